@@ -1,0 +1,75 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+namespace veturbo::engine {
+
+// Work shared out to threads that live as long as it does: counts what is done, can be cancelled, keeps the first error and stops
+// the others, and always joins.
+//
+// Between jobs there are no threads, so a process may fork there.
+class Job {
+ public:
+  struct Work {
+    // Run by every worker, 0 to num_threads - 1; takes chunks until next_chunk() has none.
+    std::function<void(Job&, size_t worker)> run;
+    // Run once by whichever worker ends last, if none has failed.
+    std::function<void()> finish = [] {};
+  };
+
+  Job() = default;
+  ~Job();
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+
+  // Starts the work, once. With no threads it is done when start() returns, on the calling thread.
+  void start(int num_threads, uint64_t bytes_total, size_t num_chunks, Work work);
+
+  // For workers: the index of a chunk that nobody has taken, or nothing when none is left or the job is to stop.
+  std::optional<size_t> next_chunk();
+  void add_done(uint64_t bytes) { bytes_done_.fetch_add(bytes, std::memory_order_relaxed); }
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
+
+  // Waits until the work has ended, well or badly; false when `timeout` passed before it did.
+  bool wait(std::optional<std::chrono::duration<double>> timeout);
+  // Throws what a worker threw first.
+  void rethrow_if_failed();
+  // Asks the workers to stop after their present chunk; the job then fails with Error(kCancelled). Once `finish` has begun the job
+  // can no longer be cancelled.
+  void cancel();
+
+  uint64_t bytes_done() const { return bytes_done_.load(std::memory_order_relaxed); }
+  uint64_t bytes_total() const { return bytes_total_; }
+
+ private:
+  void fail(std::exception_ptr error);
+  void run_worker(size_t worker);
+  void leave();
+
+  Work work_;
+  uint64_t bytes_total_ = 0;
+  size_t num_chunks_ = 0;
+  std::atomic<size_t> next_chunk_ = 0;
+  std::atomic<uint64_t> bytes_done_ = 0;
+  std::atomic<bool> stopped_ = false;
+
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  size_t running_ = 0;  // workers, and start() itself as long as it starts them
+  bool finishing_ = false;
+  bool has_ended_ = false;
+  std::exception_ptr error_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace veturbo::engine

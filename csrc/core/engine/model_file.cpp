@@ -1,0 +1,42 @@
+#include "engine/model_file.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "format/container.h"
+
+namespace veturbo::engine {
+
+namespace {
+
+// Holds the header of most models whole, so that it costs one read.
+constexpr uint64_t kFirstRead = uint64_t{64} << 10;
+static_assert(kFirstRead >= format::kContainerMagicBytes);
+
+}  // namespace
+
+format::SafetensorsHeader read_safetensors_header(storage::ReadableFile& file) {
+  try {
+    std::vector<std::byte> first(std::min(file.size(), kFirstRead));
+    file.read_at(0, first);
+    const format::Container container = format::detect_container(first, file.size());
+    if (container == format::Container::kTorchZip || container == format::Container::kTorchLegacy) {
+      throw Error(ErrorKind::kTorchFile,
+                  "this is a file of torch.save, not safetensors: convert it with python -m veturboio.convert");
+    }
+    const uint64_t length = format::parse_header_length(first, file.size());
+    std::string json(length, '\0');
+    const std::span<std::byte> bytes = std::as_writable_bytes(std::span(json));
+    const size_t have = std::min<size_t>(length, first.size() - format::kHeaderLengthBytes);
+    std::copy_n(first.begin() + format::kHeaderLengthBytes, have, bytes.begin());
+    file.read_at(format::kHeaderLengthBytes + have, bytes.subspan(have));
+    return format::parse_header(json, file.size());
+  } catch (Error& error) {
+    throw error.in_file(file.uri());
+  }
+}
+
+}  // namespace veturbo::engine

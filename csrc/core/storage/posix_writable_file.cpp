@@ -1,0 +1,223 @@
+#include "storage/posix_writable_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "base/concat.h"
+#include "base/cpu_count.h"
+#include "base/error.h"
+#include "storage/file_system.h"
+
+namespace veturbo::storage {
+
+namespace {
+
+constexpr uint64_t kChunkBytes = uint64_t{8} << 20;
+constexpr int kMaxWrites = 4;
+
+// "This file system does not do that", as opposed to "this went wrong".
+bool means_unsupported(int code) {
+  return code == EOPNOTSUPP || code == ENOSYS || code == EINVAL || code == EPERM || code == ENODEV || code == EXDEV;
+}
+
+// A save to a symbolic link replaces what the link points to, as writing through it would.
+std::string follow_links(std::string path) {
+  constexpr int kMaxLinks = 40;  // as the kernel
+  for (int i = 0; i < kMaxLinks; ++i) {
+    std::error_code error;
+    const std::filesystem::path target = std::filesystem::read_symlink(path, error);
+    if (error) {
+      return path;  // not a link
+    }
+    path = target.is_absolute() ? target.string() : (std::filesystem::path(path).parent_path() / target).string();
+  }
+  throw Error::from_errno(ELOOP, "");
+}
+
+std::string sibling_name(const std::string& target) {
+  constexpr size_t kMaxStem = 200;  // leaves room for the rest within the 255 bytes of a name
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::random_device random;
+  std::string token;
+  for (int i = 0; i < 16; ++i) {
+    token += kDigits[random() % 16];
+  }
+  return concat(".", std::filesystem::path(target).filename().string().substr(0, kMaxStem), ".", token, ".veturboio-tmp");
+}
+
+}  // namespace
+
+PosixWritableFile::PosixWritableFile(std::string uri, const std::string& path, uint64_t size, const SystemCalls& calls)
+    : WritableFile(std::move(uri)), calls_(calls) {
+  try {
+    target_ = follow_links(path);
+    directory_ = std::filesystem::path(target_).parent_path().string();
+    if (directory_.empty()) {
+      directory_ = ".";
+    }
+    if (std::filesystem::path(target_).filename().empty()) {
+      throw Error::from_errno(target_.empty() ? ENOENT : EISDIR, "");
+    }
+    struct stat info = {};
+    if (::stat(target_.c_str(), &info) == 0) {
+      if (S_ISDIR(info.st_mode)) {
+        throw Error::from_errno(EISDIR, "");
+      }
+      if (!S_ISREG(info.st_mode)) {
+        throw Error(ErrorKind::kIo, "not a regular file: saving would replace it", EINVAL);
+      }
+      // rename() asks only for the directory's permission; a file that was made read-only is meant to stay as it is.
+      if (::faccessat(AT_FDCWD, target_.c_str(), W_OK, AT_EACCESS) != 0) {
+        throw Error::from_errno(errno, "");
+      }
+      target_exists_ = true;
+      mode_ = info.st_mode & 0777;
+    } else if (errno != ENOENT) {
+      throw Error::from_errno(errno, "");
+    }
+    create_sibling();
+    set_size(size);
+  } catch (Error& error) {
+    // The destructor does not run for an object that was never finished.
+    if (!sibling_.empty()) {
+      calls_.unlink(sibling_.c_str());
+    }
+    throw error.in_file(this->uri());
+  }
+}
+
+PosixWritableFile::~PosixWritableFile() {
+  if (!sibling_.empty()) {
+    calls_.unlink(sibling_.c_str());
+  }
+}
+
+WriteTraits PosixWritableFile::traits() const {
+  // Into memory, two writers fight over the page allocator and are slower than one.
+  const bool one = in_order_ || is_memory_file_system(fd_.get());
+  return {
+      .chunk_size = kChunkBytes, .parallelism = one ? 1 : std::clamp(available_cpus(), 2, kMaxWrites), .in_order = in_order_};
+}
+
+void PosixWritableFile::create_sibling() {
+  constexpr int kTries = 16;
+  for (int i = 0; i < kTries && !fd_; ++i) {
+    const std::string path = (std::filesystem::path(directory_) / sibling_name(target_)).string();
+    // A new file gets 0666 less the umask, as from open(); one that replaces another is private until it has that one's mode.
+    fd_ = UniqueFd(calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, target_exists_ ? 0600 : mode_));
+    if (fd_) {
+      sibling_ = path;
+    } else if (errno != EEXIST) {
+      const int code = errno;
+      throw code == ENOENT ? Error(ErrorKind::kIo, concat("there is no directory ", directory_), ENOENT)
+                           : Error::from_errno(code, concat("cannot create a file in ", directory_));
+    }
+  }
+  if (!fd_) {
+    throw Error::from_errno(EEXIST, concat("cannot create a file in ", directory_));
+  }
+  if (target_exists_ && calls_.fchmod(fd_.get(), mode_) != 0) {
+    warn("this file system does not set modes: the file's permissions are not those of the one it replaces");
+  }
+}
+
+void PosixWritableFile::set_size(uint64_t size) {
+  if (size == 0) {
+    return;
+  }
+  const auto attempt = [&](auto&& call) {
+    int result = 0;
+    do {
+      result = call();
+    } while (result != 0 && errno == EINTR);
+    if (result != 0 && !means_unsupported(errno)) {
+      throw Error::from_errno(errno, concat("cannot reserve ", size, " bytes"));
+    }
+    return result == 0;
+  };
+  const off_t length = static_cast<off_t>(size);
+  if (!attempt([&] { return calls_.fallocate(fd_.get(), 0, 0, length); }) &&
+      !attempt([&] { return calls_.ftruncate(fd_.get(), length); })) {
+    in_order_ = true;
+    warn("this file system does not let a file's size be set beforehand: it is written in order, without parallel writes");
+  }
+}
+
+void PosixWritableFile::do_write_at(uint64_t offset, std::span<const std::byte> bytes) {
+  write_fully(calls_, fd_.get(), offset, bytes);
+}
+
+void PosixWritableFile::do_commit() {
+  sync(fd_.get(), "the file");
+  close(fd_);
+  if (calls_.rename(sibling_.c_str(), target_.c_str()) == 0) {
+    sibling_.clear();
+  } else if (means_unsupported(errno)) {
+    copy_to_target();
+  } else {
+    throw Error::from_errno(errno, "rename");
+  }
+  sync_directory();
+}
+
+void PosixWritableFile::sync(int fd, const char* what) {
+  if (calls_.fsync(fd) == 0) {
+    return;
+  }
+  if (!means_unsupported(errno)) {
+    throw Error::from_errno(errno, "fsync");
+  }
+  warn(concat("this file system does not sync ", what, ": after a power failure the save may be lost"));
+}
+
+void PosixWritableFile::close(UniqueFd& fd) {
+  // Network file systems report here what they could not write. After EINTR Linux has closed the descriptor all the same.
+  if (calls_.close(fd.release()) != 0 && errno != EINTR) {
+    throw Error::from_errno(errno, "close");
+  }
+}
+
+void PosixWritableFile::copy_to_target() {
+  warn("this file system does not rename: the file was written under its name directly, and a reader or a crash during that "
+       "time would have found it incomplete");
+  try {
+    UniqueFd from(calls_.open(sibling_.c_str(), O_RDONLY | O_CLOEXEC, 0));
+    if (!from) {
+      throw Error::from_errno(errno, "open");
+    }
+    UniqueFd to(calls_.open(target_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode_));
+    if (!to) {
+      throw Error::from_errno(errno, "open");
+    }
+    std::vector<std::byte> buffer(kChunkBytes);
+    uint64_t offset = 0;
+    while (const size_t got = read_fully(calls_, from.get(), offset, buffer)) {
+      write_fully(calls_, to.get(), offset, std::span(buffer).first(got));
+      offset += got;
+    }
+    sync(to.get(), "the file");
+    close(to);
+  } catch (const Error& error) {
+    const std::string kept = std::exchange(sibling_, {});
+    throw Error(error.kind(), concat(error.cause(), "; the whole file was kept as ", kept), error.code());
+  }
+  calls_.unlink(std::exchange(sibling_, {}).c_str());
+}
+
+void PosixWritableFile::sync_directory() {
+  // The data is durable and in place; what a failure here puts at risk is only which of the two files a power cut leaves.
+  const UniqueFd directory(calls_.open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  if (!directory || calls_.fsync(directory.get()) != 0) {
+    warn("the directory could not be synced: after a power failure the old file may stand under the name");
+  }
+}
+
+}  // namespace veturbo::storage

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+#include "base/unique_fd.h"
+#include "storage/system_calls.h"
+#include "storage/writable_file.h"
+
+namespace veturbo::storage {
+
+// A regular file, written beside its target and renamed over it, so that at every moment the old or the new file is whole under
+// the name, and whoever has the old one mapped keeps it.
+//
+// File systems that cannot do all of that still get a correct file: one that refuses to set sizes is written in order by one
+// thread, one that refuses to rename gets the finished file copied to the name. warnings() then name the guarantee that is lost.
+class PosixWritableFile final : public WritableFile {
+ public:
+  PosixWritableFile(std::string uri, const std::string& path, uint64_t size, const SystemCalls& calls = system_calls());
+  ~PosixWritableFile() override;
+
+  WriteTraits traits() const override;
+
+ protected:
+  void do_write_at(uint64_t offset, std::span<const std::byte> bytes) override;
+  void do_commit() override;
+
+ private:
+  void create_sibling();
+  void set_size(uint64_t size);
+  void sync(int fd, const char* what);
+  void close(UniqueFd& fd);
+  void copy_to_target();
+  void sync_directory();
+
+  const SystemCalls& calls_;
+  std::string target_;     // the path with symbolic links followed
+  std::string directory_;  // of the target
+  std::string sibling_;    // empty when there is nothing left to remove
+  bool target_exists_ = false;
+  mode_t mode_ = 0666;
+  bool in_order_ = false;
+  UniqueFd fd_;
+};
+
+}  // namespace veturbo::storage

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "base/mapped_region.h"
+
+namespace veturbo::storage {
+
+// What a back end knows of itself, so that the engine need not know which one it is.
+struct ReadTraits {
+  uint64_t chunk_size;  // bytes that one read should move
+  int parallelism;      // reads in flight beyond which nothing is gained
+  bool mappable;        // map() works
+};
+
+// A file that does not change while it is open. All methods may be called from many threads at once.
+class ReadableFile {
+ public:
+  ReadableFile(std::string uri, uint64_t size) : uri_(std::move(uri)), size_(size) {}
+  virtual ~ReadableFile() = default;
+  ReadableFile(const ReadableFile&) = delete;
+  ReadableFile& operator=(const ReadableFile&) = delete;
+
+  const std::string& uri() const { return uri_; }
+  uint64_t size() const { return size_; }
+  virtual ReadTraits traits() const = 0;
+
+  // Fills `out` with the bytes from `offset` on: all of them, or an Error that names uri and offset.
+  void read_at(uint64_t offset, std::span<std::byte> out);
+
+  // A private mapping of the whole file; Error(kInvalidArgument) where traits() say that there is none.
+  virtual MappedRegion map() const;
+
+ protected:
+  // As read_at; the range is known to lie inside the file, and the caller adds the uri.
+  virtual void do_read_at(uint64_t offset, std::span<std::byte> out) = 0;
+
+ private:
+  std::string uri_;
+  uint64_t size_;
+};
+
+}  // namespace veturbo::storage

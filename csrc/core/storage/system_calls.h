@@ -1,0 +1,34 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace veturbo::storage {
+
+// Every system call that moves or publishes data, behind one table: the tests put failing ones in its place, one at a time.
+struct SystemCalls {
+  int (*open)(const char* path, int flags, mode_t mode);
+  ssize_t (*pread)(int fd, void* buffer, size_t count, off_t offset);
+  ssize_t (*pwrite)(int fd, const void* buffer, size_t count, off_t offset);
+  int (*fallocate)(int fd, int mode, off_t offset, off_t length);
+  int (*ftruncate)(int fd, off_t length);
+  int (*fchmod)(int fd, mode_t mode);
+  int (*fsync)(int fd);
+  int (*close)(int fd);
+  int (*rename)(const char* from, const char* to);
+  int (*unlink)(const char* path);
+};
+
+const SystemCalls& system_calls();
+
+// Reads until `out` is full or the file ends and returns how much was read; interrupted and short reads are continued.
+// Throws Error(kIo) with the offset.
+size_t read_fully(const SystemCalls& calls, int fd, uint64_t offset, std::span<std::byte> out);
+
+// Writes all of `bytes`. Throws Error(kIo) with the offset.
+void write_fully(const SystemCalls& calls, int fd, uint64_t offset, std::span<const std::byte> bytes);
+
+}  // namespace veturbo::storage

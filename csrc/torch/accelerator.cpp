@@ -1,0 +1,152 @@
+#include "torch/accelerator.h"
+
+#include <ATen/Functions.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/align.h"
+
+namespace veturbo {
+
+namespace {
+
+constexpr uint64_t kSlotAlignment = 4096;
+constexpr int kSlotsPerThread = 2;  // one is read into while the other is copied from
+
+// A stream of its own for the copies to and from a device, behind all that the caller has queued there: memory that the allocator
+// hands out may still be in use by earlier work of the caller's stream, and tensors to be saved may still be computed on it.
+c10::Stream make_copy_stream(at::Device device) {
+  const c10::impl::VirtualGuardImpl backend(device.type());
+  const c10::Stream copies = backend.getStreamFromGlobalPool(device, /*isHighPriority=*/false);
+  c10::Event event(device.type());
+  event.record(backend.getStream(device));
+  event.block(copies);
+  return copies;
+}
+
+void synchronize(const c10::Stream& stream) noexcept {
+  try {
+    stream.synchronize();
+  } catch (...) {
+    // A device that has failed copies no more.
+  }
+}
+
+uint64_t slot_size(const engine::Plan& plan) {
+  uint64_t size = kSlotAlignment;
+  for (const engine::Chunk& chunk : plan.chunks) {
+    size = std::max(size, align_up(chunk.file_offset % kSlotAlignment + chunk.size, kSlotAlignment));
+  }
+  return size;
+}
+
+class DeviceCopier final : public engine::AsyncCopier {
+ public:
+  DeviceCopier(at::Device device, std::vector<at::Tensor> targets, size_t num_slots, size_t slot_bytes, Pinning pinning,
+               const OptionalHelper& helper)
+      : targets_(std::move(targets)),
+        stream_(make_copy_stream(device)),
+        staging_(static_cast<int64_t>(num_slots * slot_bytes), pinning, helper) {
+    for (size_t i = 0; i < num_slots; ++i) {
+      events_.emplace_back(device.type());
+    }
+  }
+
+  ~DeviceCopier() override { synchronize(stream_); }
+
+  std::byte* staging() const { return static_cast<std::byte*>(staging_.tensor().data_ptr()); }
+
+  void start(size_t slot, std::span<const engine::Segment> segments, std::span<const std::byte> bytes) override {
+    // Worker threads do not have the caller's modes; in this one tensors made under any of them may be written.
+    const c10::InferenceMode inference;
+    const c10::StreamGuard guard(stream_);
+    int64_t position = bytes.data() - staging();
+    for (const engine::Segment& segment : segments) {
+      const int64_t size = static_cast<int64_t>(segment.size);
+      targets_[segment.target]
+          .narrow(0, static_cast<int64_t>(segment.target_offset), size)
+          .copy_(staging_.tensor().narrow(0, position, size), /*non_blocking=*/true);
+      position += size;
+    }
+    events_[slot].record(stream_);
+  }
+
+  bool is_done(size_t slot) override { return events_[slot].query(); }
+  void wait(size_t slot) override { events_[slot].synchronize(); }
+
+ private:
+  std::vector<at::Tensor> targets_;
+  c10::Stream stream_;
+  StagingMemory staging_;
+  std::vector<c10::Event> events_;  // one a slot
+};
+
+}  // namespace
+
+std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vector<at::Tensor> targets, const engine::Plan& plan,
+                                                    int num_threads, uint64_t max_staging_bytes, Pinning pinning,
+                                                    const OptionalHelper& helper) {
+  const uint64_t slot_bytes = slot_size(plan);
+  const uint64_t most = std::max<uint64_t>(1, std::min<uint64_t>(max_staging_bytes / slot_bytes, plan.chunks.size()));
+  const size_t num_slots = std::min<uint64_t>(most, static_cast<uint64_t>(std::max(num_threads, 1)) * kSlotsPerThread);
+  auto copier = std::make_unique<DeviceCopier>(device, std::move(targets), num_slots, slot_bytes, pinning, helper);
+  std::vector<std::span<std::byte>> slots;
+  for (size_t i = 0; i < num_slots; ++i) {
+    slots.emplace_back(copier->staging() + i * slot_bytes, slot_bytes);
+  }
+  return std::make_unique<engine::StagingSink>(std::move(slots), std::move(copier));
+}
+
+DeviceSource::DeviceSource(std::vector<at::Tensor> targets, const engine::Plan& plan, int num_threads,
+                           const OptionalHelper& helper)
+    : targets_(std::move(targets)),
+      streams_([](at::Device a, at::Device b) { return std::pair(a.type(), a.index()) < std::pair(b.type(), b.index()); }),
+      slot_bytes_(static_cast<int64_t>(slot_size(plan))),
+      staging_(slot_bytes_ * std::max(num_threads, 1), Pinning::kPinned, helper) {
+  for (const at::Tensor& target : targets_) {
+    if (!target.is_cpu() && !streams_.contains(target.device())) {
+      streams_.emplace(target.device(), make_copy_stream(target.device()));
+    }
+  }
+}
+
+DeviceSource::~DeviceSource() {
+  for (const auto& [device, stream] : streams_) {
+    synchronize(stream);
+  }
+}
+
+void DeviceSource::fetch(size_t worker, const engine::Chunk&, std::span<const engine::Segment> segments,
+                         engine::ConstSpans& memory) {
+  const c10::InferenceMode inference;
+  std::vector<c10::Stream> used;
+  int64_t position = static_cast<int64_t>(worker) * slot_bytes_;
+  for (const engine::Segment& segment : segments) {
+    const int64_t size = static_cast<int64_t>(segment.size);
+    const at::Tensor bytes = targets_[segment.target].narrow(0, static_cast<int64_t>(segment.target_offset), size);
+    if (bytes.is_cpu()) {
+      memory.emplace_back(static_cast<const std::byte*>(bytes.const_data_ptr()), segment.size);
+      continue;
+    }
+    const c10::Stream stream = streams_.at(bytes.device());
+    const c10::StreamGuard guard(stream);
+    const at::Tensor slot = staging_.tensor().narrow(0, position, size);
+    slot.copy_(bytes, /*non_blocking=*/true);
+    memory.emplace_back(static_cast<const std::byte*>(slot.const_data_ptr()), segment.size);
+    position += size;
+    if (std::find(used.begin(), used.end(), stream) == used.end()) {
+      used.push_back(stream);
+    }
+  }
+  for (const c10::Stream& stream : used) {
+    c10::Event copied(stream.device_type());
+    copied.record(stream);
+    copied.synchronize();
+  }
+}
+
+}  // namespace veturbo

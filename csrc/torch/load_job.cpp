@@ -1,0 +1,344 @@
+#include "torch/load_job.h"
+
+#include <ATen/Functions.h>
+#include <ATen/MemoryOverlap.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "base/align.h"
+#include "base/concat.h"
+#include "engine/model_file.h"
+#include "torch/accelerator.h"
+#include "torch/dtype.h"
+#include "torch/errors.h"
+#include "torch/tensor_memory.h"
+
+namespace veturbo {
+
+namespace {
+
+constexpr uint64_t kTensorAlignment = 64;  // as PyTorch's own CPU allocator
+
+// What PyTorch makes of an entry of the file. Throws an Error that names the tensor.
+struct Spec {
+  at::ScalarType type;
+  std::vector<int64_t> sizes;
+};
+
+Spec spec_of(const format::TensorEntry& entry) {
+  try {
+    const std::optional<at::ScalarType> type = to_scalar_type(entry.dtype);
+    if (!type) {
+      throw Error(ErrorKind::kFormat, concat("PyTorch has no dtype for ", format::dtype_name(entry.dtype),
+                                             ": leave this tensor out by giving the names of the others"));
+    }
+    return {*type, to_tensor_sizes(entry.dtype, entry.shape)};
+  } catch (Error& error) {
+    throw error.in_tensor(entry.name);
+  }
+}
+
+std::string join(const std::vector<std::string>& texts, std::string_view separator) {
+  std::string joined;
+  for (const std::string& text : texts) {
+    joined += concat(joined.empty() ? "" : separator, text);
+  }
+  return joined;
+}
+
+// Gives an index to a device that was named without one.
+at::Device with_index(at::Device device) {
+  if (device.has_index() || device.is_cpu() || device.is_meta()) {
+    return device;
+  }
+  return c10::impl::VirtualGuardImpl(device.type()).getDevice();
+}
+
+std::unique_ptr<storage::ReadableFile> open_file(const std::string& file, const LoadOptions& options) {
+  if (options.num_threads < 0 || options.num_threads > std::numeric_limits<int16_t>::max()) {
+    throw Error(ErrorKind::kInvalidArgument,
+                concat("num_threads is ", options.num_threads, ": give 0 for as many as pay, or a number up to 32767"))
+        .in_file(file);
+  }
+  return storage::open_for_read(file, {.direct_io = options.direct_io});
+}
+
+// Why the file's tensor cannot be written into `tensor`; empty when it can.
+std::string mismatch(const Spec& spec, const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_meta() || tensor.is_quantized()) {
+    return "is not a dense tensor with memory";
+  }
+  if (tensor.sizes() != at::IntArrayRef(spec.sizes)) {
+    return concat("has shape ", tensor.sizes(), ", the file ", at::IntArrayRef(spec.sizes));
+  }
+  if (tensor.scalar_type() != spec.type) {
+    return concat("has dtype ", tensor.scalar_type(), ", the file ", spec.type);
+  }
+  if (at::has_internal_overlap(tensor) == at::MemOverlap::Yes) {
+    return "has elements that share memory (it was made by expand()): give a copy of it";
+  }
+  return "";
+}
+
+}  // namespace
+
+LoadJob::LoadJob(const std::string& file, LoadOptions options)
+    : options_(std::move(options)), file_(open_file(file, options_)), header_(engine::read_safetensors_header(*file_)) {
+  try {
+    if (options_.names) {
+      select(*options_.names);
+    }
+    const at::Device device = with_index(options_.device.value_or(at::Device(at::kCPU)));
+    options_.device = device;
+    allocate();
+    std::vector<engine::FileRange> ranges;
+    const bool has_data_to_read = !device.is_meta() && !(device.is_cpu() && options_.mmap);
+    for (const format::TensorEntry& entry : header_.tensors) {
+      ranges.push_back({header_.data_offset + entry.begin, has_data_to_read ? entry.num_bytes() : 0});
+    }
+    start(ranges);
+  } catch (Error& error) {
+    throw error.in_file(file);
+  }
+}
+
+LoadJob::LoadJob(const std::string& file, LoadOptions options, const TensorDict& into)
+    : options_(std::move(options)), file_(open_file(file, options_)), header_(engine::read_safetensors_header(*file_)) {
+  try {
+    if (options_.names) {
+      select(*options_.names);
+    }
+    adopt(into);
+    std::vector<engine::FileRange> ranges;
+    for (const format::TensorEntry& entry : header_.tensors) {
+      ranges.push_back({header_.data_offset + entry.begin, entry.num_bytes()});
+    }
+    start(ranges);
+  } catch (Error& error) {
+    throw error.in_file(file);
+  }
+}
+
+LoadJob::LoadJob(const std::string& file, LoadOptions options, const at::Tensor& into)
+    : options_(std::move(options)), file_(open_file(file, options_)), writes_existing_(true) {
+  try {
+    if (into.scalar_type() != at::kByte || !into.is_contiguous() || into.nbytes() != file_->size()) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  concat("a file of ", file_->size(), " bytes needs a contiguous tensor of as many of dtype uint8, not one of ",
+                         into.numel(), " of dtype ", into.scalar_type()));
+    }
+    loaded_.push_back({into, into});
+    start({{0, file_->size()}});
+  } catch (Error& error) {
+    throw error.in_file(file);
+  }
+}
+
+void LoadJob::select(const std::vector<std::string>& names) {
+  std::unordered_set<std::string> wanted(names.begin(), names.end());
+  std::vector<format::TensorEntry> selected;
+  for (format::TensorEntry& entry : header_.tensors) {
+    if (wanted.erase(entry.name) > 0) {
+      selected.push_back(std::move(entry));
+    }
+  }
+  if (!wanted.empty()) {
+    std::vector<std::string> missing(wanted.begin(), wanted.end());
+    std::sort(missing.begin(), missing.end());
+    throw Error(ErrorKind::kInvalidArgument, concat("the file has no tensor named ", join(missing, ", ")));
+  }
+  header_.tensors = std::move(selected);
+}
+
+void LoadJob::allocate() {
+  if (options_.device->is_cpu()) {
+    options_.mmap ? map_file() : allocate_in_arena();
+    return;
+  }
+  for (const format::TensorEntry& entry : header_.tensors) {
+    const Spec spec = spec_of(entry);
+    const at::Tensor tensor = at::empty(spec.sizes, at::TensorOptions(spec.type).device(*options_.device));
+    loaded_.push_back({tensor, tensor});
+  }
+}
+
+void LoadJob::allocate_in_arena() {
+  std::vector<Spec> specs;
+  uint64_t size = 0;
+  for (const format::TensorEntry& entry : header_.tensors) {
+    specs.push_back(spec_of(entry));
+    size = align_up(size + entry.num_bytes(), kTensorAlignment);
+  }
+  const auto arena = std::make_shared<MappedRegion>(MappedRegion::anonymous(size));
+  uint64_t offset = 0;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const uint64_t bytes = header_.tensors[i].num_bytes();
+    const at::Tensor tensor = tensor_over(arena, offset, bytes, specs[i].sizes, specs[i].type, Reclaim::kDiscardPages);
+    loaded_.push_back({tensor, tensor});
+    offset = align_up(offset + bytes, kTensorAlignment);
+  }
+}
+
+void LoadJob::map_file() {
+  const auto mapping = std::make_shared<MappedRegion>(file_->map());
+  for (const format::TensorEntry& entry : header_.tensors) {
+    const Spec spec = spec_of(entry);
+    const uint64_t offset = header_.data_offset + entry.begin;
+    // The header's length need not be a multiple of anything; a tensor that comes to lie askew for its type is copied.
+    const size_t alignment = c10::scalarTypeToTypeMeta(spec.type).itemsize();
+    const bool aligned = offset % alignment == 0;
+    const at::Tensor bytes = aligned ? at::Tensor()
+                                     : tensor_over(mapping, offset, entry.num_bytes(), {static_cast<int64_t>(entry.num_bytes())},
+                                                   at::kByte, Reclaim::kKeepPages)
+                                           .clone();
+    const at::Tensor tensor =
+        aligned ? tensor_over(mapping, offset, entry.num_bytes(), spec.sizes, spec.type, Reclaim::kKeepPages)
+                : at::empty({0}, at::TensorOptions(spec.type)).set_(bytes.storage(), 0, spec.sizes);
+    loaded_.push_back({tensor, tensor});
+  }
+}
+
+void LoadJob::adopt(const TensorDict& into) {
+  writes_existing_ = true;
+  std::vector<std::string> faults;
+  std::unordered_set<std::string_view> in_file;
+  for (const format::TensorEntry& entry : header_.tensors) {
+    in_file.insert(entry.name);
+    const auto found = into.find(entry.name);
+    if (found == into.end()) {
+      faults.push_back(concat("\"", entry.name, "\" is in the file but not among the tensors"));
+      continue;
+    }
+    const std::string fault = mismatch(spec_of(entry), found->value());
+    if (!fault.empty()) {
+      faults.push_back(concat("\"", entry.name, "\" ", fault));
+      continue;
+    }
+    const at::Tensor tensor = found->value().detach();
+    loaded_.push_back({found->value(), tensor.is_contiguous() ? tensor : at::empty(tensor.sizes(), tensor.options())});
+  }
+  for (const auto& item : into) {
+    if (!in_file.contains(item.key())) {
+      faults.push_back(concat("\"", item.key(), "\" is not in the file"));
+    }
+  }
+  if (!faults.empty()) {
+    throw Error(ErrorKind::kInvalidArgument,
+                concat("the tensors do not match the file, nothing was loaded: ", join(faults, "; ")));
+  }
+}
+
+void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
+  // A leg for each device, over the ranges of the tensors that are there.
+  std::vector<at::Device> devices;
+  for (const Loaded& loaded : loaded_) {
+    const at::Device device = loaded.contiguous.device();
+    if (std::find(devices.begin(), devices.end(), device) == devices.end()) {
+      devices.push_back(device);
+    }
+  }
+  const storage::ReadTraits traits = file_->traits();
+  uint64_t bytes = 0;
+  size_t num_chunks = 0;
+  int num_threads = 0;
+  for (const at::Device device : devices) {
+    std::vector<engine::FileRange> on_device = ranges;
+    for (size_t i = 0; i < loaded_.size(); ++i) {
+      if (loaded_[i].contiguous.device() != device) {
+        on_device[i].size = 0;
+      }
+    }
+    engine::Plan plan = engine::make_plan(on_device, traits.chunk_size);
+    if (plan.chunks.empty()) {
+      continue;
+    }
+    const int useful = engine::choose_num_threads(static_cast<int>(options_.num_threads), plan, traits.parallelism);
+    num_threads = std::max(num_threads, useful);
+    bytes += plan.bytes;
+    num_chunks += plan.chunks.size();
+    std::unique_ptr<engine::ChunkSink> sink;
+    if (device.is_cpu()) {
+      std::vector<std::byte*> targets;
+      for (const Loaded& loaded : loaded_) {
+        const bool here = loaded.contiguous.is_cpu();
+        targets.push_back(here ? static_cast<std::byte*>(loaded.contiguous.mutable_data_ptr()) : nullptr);
+      }
+      sink = std::make_unique<engine::HostSink>(std::move(targets));
+    } else {
+      std::vector<at::Tensor> targets;
+      for (const Loaded& loaded : loaded_) {
+        targets.push_back(loaded.contiguous.device() == device ? bytes_of(loaded.contiguous) : at::Tensor());
+      }
+      sink = make_device_sink(device, std::move(targets), plan, useful, kMaxStagingBytes / devices.size(), options_.pinning,
+                              options_.helper);
+    }
+    legs_.push_back({std::move(plan), std::move(sink)});
+  }
+  job_.start(bytes <= engine::kInlineBytes ? 0 : num_threads, bytes, num_chunks,
+             {.run = [this](engine::Job& job, size_t) { engine::load_chunks(job, *file_, legs_); }});
+}
+
+bool LoadJob::wait(double seconds) {
+  if (seconds < 0) {
+    return job_.wait(std::nullopt);
+  }
+  return job_.wait(std::chrono::duration<double>(seconds));
+}
+
+std::tuple<int64_t, int64_t> LoadJob::progress() const {
+  return {static_cast<int64_t>(job_.bytes_done()), static_cast<int64_t>(job_.bytes_total())};
+}
+
+TensorDict LoadJob::result() {
+  job_.wait(std::nullopt);
+  try {
+    job_.rethrow_if_failed();
+  } catch (const Error& error) {
+    throw Error(error).in_file(file_->uri());  // a copy: another thread may be told of the same failure
+  }
+  finish();
+  TensorDict tensors;
+  tensors.reserve(loaded_.size());
+  for (size_t i = 0; i < header_.tensors.size(); ++i) {
+    tensors.insert(header_.tensors[i].name, loaded_[i].tensor);
+  }
+  return tensors;
+}
+
+void LoadJob::finish() {
+  if (std::exchange(finished_, true) || !writes_existing_) {
+    return;
+  }
+  const c10::InferenceMode inference;
+  for (Loaded& loaded : loaded_) {
+    const at::Tensor target = loaded.tensor.detach();
+    if (!target.is_contiguous()) {
+      target.copy_(loaded.contiguous);
+      loaded.contiguous.reset();
+    }
+    if (!loaded.tensor.is_inference()) {
+      // So that autograd notices if it had saved the old values.
+      loaded.tensor.unsafeGetTensorImpl()->bump_version();
+    }
+  }
+}
+
+StringDict LoadJob::metadata() const {
+  StringDict metadata;
+  if (header_.metadata) {
+    for (const auto& [key, value] : *header_.metadata) {
+      metadata.insert(key, value);
+    }
+  }
+  return metadata;
+}
+
+}  // namespace veturbo

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <ATen/core/Dict.h>
+#include <ATen/core/Tensor.h>
+#include <torch/custom_class.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "engine/job.h"
+#include "engine/load.h"
+#include "format/safetensors.h"
+#include "storage/open.h"
+#include "torch/io_helper.h"
+
+namespace veturbo {
+
+using TensorDict = c10::Dict<std::string, at::Tensor>;
+using StringDict = c10::Dict<std::string, std::string>;
+
+struct LoadOptions {
+  std::optional<at::Device> device;  // none: the CPU
+  int64_t num_threads = 0;           // 0: as many as pay
+  Pinning pinning = Pinning::kPinned;
+  storage::DirectIo direct_io = storage::DirectIo::kAuto;
+  bool mmap = false;  // of consequence for the CPU only
+  std::optional<std::vector<std::string>> names;
+  OptionalHelper helper;
+};
+
+// A load under way. The file's header has been read and all memory allocated when the constructor returns; the data is read by
+// threads that live as long as the job, or by then for a small file.
+class LoadJob : public torch::CustomClassHolder {
+ public:
+  // Into new tensors.
+  LoadJob(const std::string& file, LoadOptions options);
+  // Into tensors that exist: `device` and `mmap` are not used. Names, shapes and dtypes are checked before the first byte is
+  // written.
+  LoadJob(const std::string& file, LoadOptions options, const TensorDict& into);
+  // All bytes of any file into one contiguous tensor of as many bytes.
+  LoadJob(const std::string& file, LoadOptions options, const at::Tensor& into);
+
+  // Waits for at most `seconds`, negative: without end; true when the job has ended, well or badly.
+  bool wait(double seconds);
+  void cancel() { job_.cancel(); }
+  // Bytes done and in all.
+  std::tuple<int64_t, int64_t> progress() const;
+  // The tensors, in the order of the file, once they are there. Throws what made the load fail.
+  TensorDict result();
+  StringDict metadata() const;
+
+ private:
+  struct Loaded {
+    at::Tensor tensor;      // what result() hands out
+    at::Tensor contiguous;  // what is read into; another one only where `tensor` is strided
+  };
+
+  void select(const std::vector<std::string>& names);
+  void allocate();
+  void allocate_in_arena();
+  void map_file();
+  void adopt(const TensorDict& into);
+  // `ranges` are those of the tensors, in bytes of the file.
+  void start(const std::vector<engine::FileRange>& ranges);
+  void finish();
+
+  LoadOptions options_;
+  std::unique_ptr<storage::ReadableFile> file_;
+  format::SafetensorsHeader header_;  // of the tensors that are asked for
+  std::vector<Loaded> loaded_;        // one a tensor of the header
+  bool writes_existing_ = false;
+  bool finished_ = false;
+  std::vector<engine::LoadLeg> legs_;
+  engine::Job job_;  // last: its threads use all of the above
+};
+
+}  // namespace veturbo

@@ -1,0 +1,150 @@
+#include "torch/save_job.h"
+
+#include <ATen/Functions.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <utility>
+
+#include "base/concat.h"
+#include "base/error.h"
+#include "torch/accelerator.h"
+#include "torch/dtype.h"
+#include "torch/tensor_memory.h"
+
+namespace veturbo {
+
+namespace {
+
+format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) {
+  try {
+    if (!tensor.defined()) {
+      throw Error(ErrorKind::kInvalidArgument, "is not defined");
+    }
+    if (tensor.layout() != at::kStrided) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  concat("has layout ", tensor.layout(), ", the format has only dense tensors: save its to_dense()"));
+    }
+    if (tensor.is_quantized()) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  "is quantized, which the format cannot express: save its int_repr(), scales and zero points");
+    }
+    if (tensor.is_meta()) {
+      throw Error(ErrorKind::kInvalidArgument, "is on the meta device and has no data");
+    }
+    const std::optional<format::DType> dtype = to_dtype(tensor.scalar_type());
+    if (!dtype) {
+      throw Error(ErrorKind::kInvalidArgument, concat("has dtype ", tensor.scalar_type(), ", which the format does not have"));
+    }
+    format::TensorEntry entry;
+    entry.name = name;
+    entry.dtype = *dtype;
+    entry.shape = to_file_shape(*dtype, tensor.sizes());
+    return entry;
+  } catch (Error& error) {
+    throw error.in_tensor(name);
+  }
+}
+
+// The tensor as its bytes are to stand in the file. Views that conjugate or negate lazily are made real.
+at::Tensor plain(const at::Tensor& tensor) { return tensor.detach().resolve_conj().resolve_neg().contiguous(); }
+
+}  // namespace
+
+SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata,
+                 int64_t num_threads, const OptionalHelper& helper) {
+  try {
+    if (num_threads < 0 || num_threads > std::numeric_limits<int16_t>::max()) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  concat("num_threads is ", num_threads, ": give 0 for as many as pay, or a number up to 32767"));
+    }
+    std::vector<format::TensorEntry> entries;
+    for (const auto& item : tensors) {
+      entries.push_back(entry_of(item.key(), item.value()));
+    }
+    format::lay_out(entries);
+    std::optional<format::Metadata> sorted_metadata;
+    if (metadata) {
+      sorted_metadata.emplace();
+      for (const auto& item : *metadata) {
+        sorted_metadata->emplace(item.key(), item.value());
+      }
+    }
+    header_ = format::serialize_header(entries, sorted_metadata);
+
+    std::vector<engine::FileRange> ranges = {{0, header_.size()}};
+    bool all_on_cpu = true;
+    for (const format::TensorEntry& entry : entries) {
+      ranges.push_back({header_.size() + entry.begin, entry.num_bytes()});
+      tensors_.push_back(plain(tensors.at(entry.name)));
+      all_on_cpu = all_on_cpu && tensors_.back().is_cpu();
+    }
+    const uint64_t size = ranges.back().offset + ranges.back().size;
+    file_ = storage::open_for_write(file, size);
+    const storage::WriteTraits traits = file_->traits();
+    plan_ = engine::make_plan(ranges, traits.chunk_size);
+    const int threads = traits.in_order
+                            ? 1
+                            : engine::choose_num_threads(static_cast<int>(num_threads), plan_, traits.parallelism);
+    const int workers = plan_.bytes <= engine::kInlineBytes ? 0 : threads;
+    if (all_on_cpu) {
+      std::vector<const std::byte*> targets = {reinterpret_cast<const std::byte*>(header_.data())};
+      for (const at::Tensor& tensor : tensors_) {
+        targets.push_back(static_cast<const std::byte*>(tensor.const_data_ptr()));
+      }
+      source_ = std::make_unique<engine::HostSource>(std::move(targets));
+    } else {
+      std::vector<at::Tensor> targets = {
+          at::from_blob(header_.data(), {static_cast<int64_t>(header_.size())}, at::TensorOptions(at::kByte))};
+      for (const at::Tensor& tensor : tensors_) {
+        targets.push_back(bytes_of(tensor));
+      }
+      source_ = std::make_unique<DeviceSource>(std::move(targets), plan_, workers, helper);
+    }
+    job_.start(workers, plan_.bytes, plan_.chunks.size(),
+               {.run = [this](engine::Job& job,
+                              size_t worker) { engine::save_chunks(job, worker, *file_, plan_, *source_); },
+                .finish = [this] { file_->commit(); }});
+  } catch (Error& error) {
+    throw error.in_file(file);
+  }
+}
+
+bool SaveJob::wait(double seconds) {
+  if (seconds < 0) {
+    return job_.wait(std::nullopt);
+  }
+  return job_.wait(std::chrono::duration<double>(seconds));
+}
+
+std::tuple<int64_t, int64_t> SaveJob::progress() const {
+  return {static_cast<int64_t>(job_.bytes_done()), static_cast<int64_t>(job_.bytes_total())};
+}
+
+std::vector<std::string> SaveJob::result() {
+  job_.wait(std::nullopt);
+  try {
+    job_.rethrow_if_failed();
+  } catch (const Error& error) {
+    throw Error(error).in_file(file_->uri());  // a copy: another thread may be told of the same failure
+  }
+  return file_->warnings();
+}
+
+FileWriter::FileWriter(const std::string& file) : file_(storage::open_for_write(file, 0)) {}
+
+void FileWriter::write(const at::Tensor& tensor) {
+  if (!tensor.is_cpu() || !tensor.is_contiguous()) {
+    throw Error(ErrorKind::kInvalidArgument, "only contiguous CPU tensors can be written").in_file(file_->uri());
+  }
+  file_->write_at(offset_, {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()});
+  offset_ += tensor.nbytes();
+}
+
+std::vector<std::string> FileWriter::commit() {
+  file_->commit();
+  return file_->warnings();
+}
+
+}  // namespace veturbo

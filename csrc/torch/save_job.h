@@ -1,0 +1,61 @@
+#pragma once
+
+#include <ATen/core/Dict.h>
+#include <ATen/core/Tensor.h>
+#include <torch/custom_class.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "engine/job.h"
+#include "engine/save.h"
+#include "storage/open.h"
+#include "torch/io_helper.h"
+#include "torch/load_job.h"
+
+namespace veturbo {
+
+// A save under way. The tensors must not be changed before it has ended. The file stands under its name when result() returns,
+// and not at all if it throws or if the job is dropped before its end.
+class SaveJob : public torch::CustomClassHolder {
+ public:
+  SaveJob(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata, int64_t num_threads,
+          const OptionalHelper& helper);
+
+  // As LoadJob's.
+  bool wait(double seconds);
+  void cancel() { job_.cancel(); }
+  std::tuple<int64_t, int64_t> progress() const;
+
+  // Waits for the end. Throws what made the save fail; gives the guarantees that the storage could not keep, a sentence each.
+  std::vector<std::string> result();
+
+ private:
+  std::string header_;
+  std::vector<at::Tensor> tensors_;  // in the order of the file
+  std::unique_ptr<storage::WritableFile> file_;
+  engine::Plan plan_;
+  std::unique_ptr<engine::ChunkSource> source_;
+  engine::Job job_;  // last: its threads use all of the above
+};
+
+// A file written piece by piece from its start on, with the guarantees of a save: for formats that PyTorch itself writes.
+class FileWriter : public torch::CustomClassHolder {
+ public:
+  explicit FileWriter(const std::string& file);
+
+  // Appends the bytes of a contiguous CPU tensor.
+  void write(const at::Tensor& tensor);
+  // Gives the file its name, and the warnings as SaveJob::result(). Without it, nothing is left of the file.
+  std::vector<std::string> commit();
+
+ private:
+  std::unique_ptr<storage::WritableFile> file_;
+  uint64_t offset_ = 0;
+};
+
+}  // namespace veturbo

@@ -73,7 +73,7 @@ def wants_cuda() -> bool:
     choice = os.environ.get("VETURBOIO_CUDA", "")
     if choice not in ("", "0", "1"):
         raise SystemExit(f"VETURBOIO_CUDA={choice}: give 0 or 1")
-    nvcc = CUDA_HOME is not None and shutil.which("nvcc", path=os.path.join(CUDA_HOME, "bin")) is not None
+    nvcc = CUDA_HOME is not None and shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin")) is not None
     if choice == "1":
         if torch.version.cuda is None:
             raise SystemExit(f"VETURBOIO_CUDA=1, but PyTorch {torch.__version__} is built without CUDA")

@@ -1,0 +1,30 @@
+"""Loads and saves model files for PyTorch as fast as the hardware allows.
+
+    >>> import veturboio
+    >>> veturboio.save_file({"weight": torch.ones(3)}, "model.safetensors")
+    >>> veturboio.load("model.safetensors", map_location="cuda:0")
+    {'weight': tensor([1., 1., 1.], device='cuda:0')}
+
+The same engine is reached from TorchScript and C++ as ``torch.ops.veturbo.load_file`` and ``torch.ops.veturbo.save_file``
+once ``torch.ops.load_library(veturboio.library_path)`` has been called there; importing this package does that.
+"""
+
+from veturboio._errors import FileFormatError
+from veturboio._io_helper import IOHelper, init_io_helper
+from veturboio._library import library_path
+from veturboio._load import load, load_to_shmem
+from veturboio._save import save_file, save_model, save_pt
+from veturboio._version import __version__
+
+__all__ = [
+    "FileFormatError",
+    "IOHelper",
+    "__version__",
+    "init_io_helper",
+    "library_path",
+    "load",
+    "load_to_shmem",
+    "save_file",
+    "save_model",
+    "save_pt",
+]

@@ -4,6 +4,8 @@
 
 namespace veturbo::cuda {
 
-int toolkit_version() { return CUDART_VERSION; }
+int toolkit_version() {
+  return CUDART_VERSION;
+}
 
 }  // namespace veturbo::cuda

@@ -31,9 +31,13 @@ const char* kind_name(ErrorKind kind) {
 
 }  // namespace
 
-LastError last_error() { return thread_last_error(); }
+LastError last_error() {
+  return thread_last_error();
+}
 
-void detail::clear_last_error() { std::get<0>(thread_last_error()).clear(); }
+void detail::clear_last_error() {
+  std::get<0>(thread_last_error()).clear();
+}
 
 void detail::raise(const Error& error) {
   thread_last_error() = {kind_name(error.kind()),

@@ -27,7 +27,9 @@ auto method(Result (Class::*body)() const) {
 
 // TorchScript takes an operator whose schema shows no aliasing for a pure function: it would drop a save whose result nobody uses
 // and give two loads of one file the same tensors.
-c10::FunctionSchema schema(const char* text) { return torch::schema(text, c10::AliasAnalysisKind::CONSERVATIVE); }
+c10::FunctionSchema schema(const char* text) {
+  return torch::schema(text, c10::AliasAnalysisKind::CONSERVATIVE);
+}
 
 }  // namespace
 
@@ -51,33 +53,33 @@ TORCH_LIBRARY(veturbo, library) {
       .def("progress", method(&SaveJob::progress))
       .def("result", method(&SaveJob::result));
   library.class_<FileWriter>("FileWriter")
-      .def(torch::init(
-          [](const std::string& file) { return with_errors([&] { return c10::make_intrusive<FileWriter>(file); }); }))
+      .def(
+          torch::init([](const std::string& file) { return with_errors([&] { return c10::make_intrusive<FileWriter>(file); }); }))
       .def("write", method(&FileWriter::write))
       .def("commit", method(&FileWriter::commit));
 
   library.def(schema(
       "load_file(str file, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "
       "bool mmap=False, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) -> Dict(str, Tensor)"));
-  library.def(schema(
-      "load_file_(Dict(str, Tensor) tensors, str file, *, int num_threads=0, bool use_pinned_memory=True, "
-      "bool? use_direct_io=None, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) -> ()"));
-  library.def(schema(
-      "save_file(Dict(str, Tensor) tensors, str file, *, Dict(str, str)? metadata=None, int num_threads=0, "
-      "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> ()"));
+  library.def(
+      schema("load_file_(Dict(str, Tensor) tensors, str file, *, int num_threads=0, bool use_pinned_memory=True, "
+             "bool? use_direct_io=None, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) -> ()"));
+  library.def(
+      schema("save_file(Dict(str, Tensor) tensors, str file, *, Dict(str, str)? metadata=None, int num_threads=0, "
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> ()"));
 
   // The same, begun and not waited for: see LoadJob and SaveJob.
   library.def(schema(
       "start_load(str file, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "
       "bool mmap=False, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) "
       "-> __torch__.torch.classes.veturbo.LoadJob"));
-  library.def(schema(
-      "start_load_(Dict(str, Tensor) tensors, str file, *, int num_threads=0, bool use_pinned_memory=True, "
-      "bool? use_direct_io=None, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) "
-      "-> __torch__.torch.classes.veturbo.LoadJob"));
-  library.def(schema(
-      "start_save(Dict(str, Tensor) tensors, str file, *, Dict(str, str)? metadata=None, int num_threads=0, "
-      "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.SaveJob"));
+  library.def(
+      schema("start_load_(Dict(str, Tensor) tensors, str file, *, int num_threads=0, bool use_pinned_memory=True, "
+             "bool? use_direct_io=None, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) "
+             "-> __torch__.torch.classes.veturbo.LoadJob"));
+  library.def(
+      schema("start_save(Dict(str, Tensor) tensors, str file, *, Dict(str, str)? metadata=None, int num_threads=0, "
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.SaveJob"));
   // All bytes of any file, into a contiguous tensor of uint8 of the same size.
   library.def(schema(
       "start_read_(Tensor(a!) buffer, str file, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "
@@ -86,6 +88,8 @@ TORCH_LIBRARY(veturbo, library) {
   library.def(schema("read_metadata(str file) -> Dict(str, str)"));
   // The file's own dtypes and shapes ("F32"; two elements a byte for F4), in the order of the data.
   library.def(schema("list_tensors(str file) -> (str[] names, str[] dtypes, int[][] shapes)"));
+
+  library.def(schema("file_size(str file) -> int"));
 
   // What the calling thread's last call of ours failed with; see errors.h.
   library.def(schema("last_error() -> (str kind, int errno, str file, str tensor, int offset, str cause)"));

@@ -199,9 +199,9 @@ void LoadJob::map_file() {
                                      : tensor_over(mapping, offset, entry.num_bytes(), {static_cast<int64_t>(entry.num_bytes())},
                                                    at::kByte, Reclaim::kKeepPages)
                                            .clone();
-    const at::Tensor tensor =
-        aligned ? tensor_over(mapping, offset, entry.num_bytes(), spec.sizes, spec.type, Reclaim::kKeepPages)
-                : at::empty({0}, at::TensorOptions(spec.type)).set_(bytes.storage(), 0, spec.sizes);
+    const at::Tensor tensor = aligned
+                                  ? tensor_over(mapping, offset, entry.num_bytes(), spec.sizes, spec.type, Reclaim::kKeepPages)
+                                  : at::empty({0}, at::TensorOptions(spec.type)).set_(bytes.storage(), 0, spec.sizes);
     loaded_.push_back({tensor, tensor});
   }
 }

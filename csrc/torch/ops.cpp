@@ -51,33 +51,33 @@ c10::intrusive_ptr<LoadJob> start_load_(const TensorDict& tensors, const std::st
                                         bool use_pinned_memory, std::optional<bool> use_direct_io, Names names,
                                         OptionalHelper helper) {
   return with_errors([&] {
-    return c10::make_intrusive<LoadJob>(
-        file,
-        load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false, std::move(names),
-                     std::move(helper)),
-        tensors);
+    return c10::make_intrusive<LoadJob>(file,
+                                        load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false,
+                                                     std::move(names), std::move(helper)),
+                                        tensors);
   });
 }
 
 c10::intrusive_ptr<LoadJob> start_read_(const at::Tensor& buffer, const std::string& file, int64_t num_threads,
                                         bool use_pinned_memory, std::optional<bool> use_direct_io, OptionalHelper helper) {
   return with_errors([&] {
-    return c10::make_intrusive<LoadJob>(
-        file,
-        load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false, std::nullopt,
-                     std::move(helper)),
-        buffer);
+    return c10::make_intrusive<LoadJob>(file,
+                                        load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false,
+                                                     std::nullopt, std::move(helper)),
+                                        buffer);
   });
 }
 
-c10::intrusive_ptr<SaveJob> start_save(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata,
-                                       int64_t num_threads, const OptionalHelper& helper) {
+c10::intrusive_ptr<SaveJob> start_save(const TensorDict& tensors, const std::string& file,
+                                       const std::optional<StringDict>& metadata, int64_t num_threads,
+                                       const OptionalHelper& helper) {
   return with_errors([&] { return c10::make_intrusive<SaveJob>(tensors, file, metadata, num_threads, helper); });
 }
 
 TensorDict load_file(const std::string& file, std::optional<at::Device> device, int64_t num_threads, bool use_pinned_memory,
                      std::optional<bool> use_direct_io, bool mmap, Names names, OptionalHelper helper) {
-  const auto job = start_load(file, device, num_threads, use_pinned_memory, use_direct_io, mmap, std::move(names), std::move(helper));
+  const auto job =
+      start_load(file, device, num_threads, use_pinned_memory, use_direct_io, mmap, std::move(names), std::move(helper));
   return with_errors([&] { return job->result(); });
 }
 
@@ -123,6 +123,11 @@ TensorList list_tensors(const std::string& file) {
   });
 }
 
+int64_t file_size(const std::string& file) {
+  return with_errors(
+      [&] { return static_cast<int64_t>(storage::open_for_read(file, {.direct_io = storage::DirectIo::kNever})->size()); });
+}
+
 StringDict build_info() {
   StringDict info;
   info.insert("torch", TORCH_VERSION);
@@ -146,6 +151,7 @@ TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("start_save", start_save);
   library.impl("read_metadata", read_metadata);
   library.impl("list_tensors", list_tensors);
+  library.impl("file_size", file_size);
   library.impl("last_error", last_error);
   library.impl("build_info", build_info);
 }

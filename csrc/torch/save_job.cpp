@@ -48,7 +48,9 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
 }
 
 // The tensor as its bytes are to stand in the file. Views that conjugate or negate lazily are made real.
-at::Tensor plain(const at::Tensor& tensor) { return tensor.detach().resolve_conj().resolve_neg().contiguous(); }
+at::Tensor plain(const at::Tensor& tensor) {
+  return tensor.detach().resolve_conj().resolve_neg().contiguous();
+}
 
 }  // namespace
 
@@ -84,9 +86,8 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
     file_ = storage::open_for_write(file, size);
     const storage::WriteTraits traits = file_->traits();
     plan_ = engine::make_plan(ranges, traits.chunk_size);
-    const int threads = traits.in_order
-                            ? 1
-                            : engine::choose_num_threads(static_cast<int>(num_threads), plan_, traits.parallelism);
+    const int threads =
+        traits.in_order ? 1 : engine::choose_num_threads(static_cast<int>(num_threads), plan_, traits.parallelism);
     const int workers = plan_.bytes <= engine::kInlineBytes ? 0 : threads;
     if (all_on_cpu) {
       std::vector<const std::byte*> targets = {reinterpret_cast<const std::byte*>(header_.data())};
@@ -103,8 +104,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
       source_ = std::make_unique<DeviceSource>(std::move(targets), plan_, workers, helper);
     }
     job_.start(workers, plan_.bytes, plan_.chunks.size(),
-               {.run = [this](engine::Job& job,
-                              size_t worker) { engine::save_chunks(job, worker, *file_, plan_, *source_); },
+               {.run = [this](engine::Job& job, size_t worker) { engine::save_chunks(job, worker, *file_, plan_, *source_); },
                 .finish = [this] { file_->commit(); }});
   } catch (Error& error) {
     throw error.in_file(file);

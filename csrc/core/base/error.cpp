@@ -5,8 +5,7 @@
 
 namespace veturbo {
 
-Error::Error(ErrorKind kind, std::string cause, int code)
-    : kind_(kind), code_(code), cause_(std::move(cause)) {
+Error::Error(ErrorKind kind, std::string cause, int code) : kind_(kind), code_(code), cause_(std::move(cause)) {
   compose();
 }
 

@@ -44,8 +44,8 @@ class Job {
   bool wait(std::optional<std::chrono::duration<double>> timeout);
   // Throws what a worker threw first.
   void rethrow_if_failed();
-  // Asks the workers to stop after their present chunk; the job then fails with Error(kCancelled). Once `finish` has begun the job
-  // can no longer be cancelled.
+  // Asks the workers to stop after their present chunk; the job then fails with Error(kCancelled). Once `finish` has begun the
+  // job can no longer be cancelled.
   void cancel();
 
   uint64_t bytes_done() const { return bytes_done_.load(std::memory_order_relaxed); }

@@ -41,7 +41,9 @@ void StagingSink::deliver(const Chunk& chunk, std::span<const Segment> segments,
   changed_.notify_one();
 }
 
-void StagingSink::abandon(size_t slot) noexcept { release(slot); }
+void StagingSink::abandon(size_t slot) noexcept {
+  release(slot);
+}
 
 void StagingSink::drain() {
   std::unique_lock lock(mutex_);

@@ -14,9 +14,9 @@
 // device while the next chunks are being read, and the slot used again once the device says that it has been copied.
 namespace veturbo::engine {
 
-// What staging needs of a device. `slot` tells copies apart; of one slot there is at most one copy at a time. Slots may be used by
-// many threads at once. Destroying a copier waits for all that it began, also where start() or wait() threw: the device reads from
-// staging memory until then.
+// What staging needs of a device. `slot` tells copies apart; of one slot there is at most one copy at a time. Slots may be used
+// by many threads at once. Destroying a copier waits for all that it began, also where start() or wait() threw: the device reads
+// from staging memory until then.
 class AsyncCopier {
  public:
   virtual ~AsyncCopier() = default;

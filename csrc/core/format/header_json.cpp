@@ -274,7 +274,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
       case Where::kShape:
         throw entry_fault(concat("shape must be an array of non-negative integers, not ", in_array_ ? "of " : "", found));
       case Where::kOffsets:
-        throw entry_fault(concat("data_offsets must be an array of 2 non-negative integers, not ", in_array_ ? "of " : "", found));
+        throw entry_fault(
+            concat("data_offsets must be an array of 2 non-negative integers, not ", in_array_ ? "of " : "", found));
       default:
         throw fault(concat("unexpected ", found));
     }
@@ -299,8 +300,9 @@ std::string quote(const std::string& text, std::string_view what) {
   try {
     return nlohmann::json(text).dump();
   } catch (const nlohmann::json::type_error&) {
-    throw Error(ErrorKind::kInvalidArgument, concat(what, " is not valid UTF-8: ",
-                                                    nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)));
+    throw Error(ErrorKind::kInvalidArgument,
+                concat(what, " is not valid UTF-8: ",
+                       nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)));
   }
 }
 
@@ -336,7 +338,8 @@ std::string serialize_header_json(std::span<const TensorEntry> tensors, const st
   }
   for (const TensorEntry& tensor : tensors) {
     if (tensor.name == kMetadataKey) {
-      throw Error(ErrorKind::kInvalidArgument, "the format keeps this name for metadata: rename the tensor").in_tensor(tensor.name);
+      throw Error(ErrorKind::kInvalidArgument, "the format keeps this name for metadata: rename the tensor")
+          .in_tensor(tensor.name);
     }
     separate();
     json += quote(tensor.name, "a tensor's name") + ":{\"dtype\":\"";

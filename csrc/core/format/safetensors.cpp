@@ -93,8 +93,8 @@ uint64_t parse_header_length(std::span<const std::byte> first_bytes, uint64_t fi
   }
   const uint64_t length = load_little_endian(first_bytes);
   if (length > kMaxHeaderBytes) {
-    throw Error(ErrorKind::kFormat, concat("not a safetensors file: it claims a header of ", length, " bytes, the most is ",
-                                           kMaxHeaderBytes))
+    throw Error(ErrorKind::kFormat,
+                concat("not a safetensors file: it claims a header of ", length, " bytes, the most is ", kMaxHeaderBytes))
         .at_offset(0);
   }
   if (length > file_size - kHeaderLengthBytes) {
@@ -136,9 +136,8 @@ bool looks_like_safetensors(std::span<const std::byte> first_bytes, uint64_t fil
 }
 
 void lay_out(std::vector<TensorEntry>& tensors) {
-  std::sort(tensors.begin(), tensors.end(), [](const TensorEntry& a, const TensorEntry& b) {
-    return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name;
-  });
+  std::sort(tensors.begin(), tensors.end(),
+            [](const TensorEntry& a, const TensorEntry& b) { return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name; });
   uint64_t offset = 0;
   for (TensorEntry& tensor : tensors) {
     const std::optional<uint64_t> bytes = tensor_bytes(tensor.dtype, tensor.shape);

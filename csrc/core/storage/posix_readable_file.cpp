@@ -73,8 +73,7 @@ std::unique_ptr<PosixReadableFile> PosixReadableFile::open(std::string uri, cons
         direct_fd.reset();  // the name was given to another file in between
       }
     }
-    return std::unique_ptr<PosixReadableFile>(
-        new PosixReadableFile(uri, size, std::move(fd), std::move(direct_fd), calls));
+    return std::unique_ptr<PosixReadableFile>(new PosixReadableFile(uri, size, std::move(fd), std::move(direct_fd), calls));
   } catch (Error& error) {
     throw error.in_file(uri);
   }

@@ -103,8 +103,7 @@ PosixWritableFile::~PosixWritableFile() {
 WriteTraits PosixWritableFile::traits() const {
   // Into memory, two writers fight over the page allocator and are slower than one.
   const bool one = in_order_ || is_memory_file_system(fd_.get());
-  return {
-      .chunk_size = kChunkBytes, .parallelism = one ? 1 : std::clamp(available_cpus(), 2, kMaxWrites), .in_order = in_order_};
+  return {.chunk_size = kChunkBytes, .parallelism = one ? 1 : std::clamp(available_cpus(), 2, kMaxWrites), .in_order = in_order_};
 }
 
 void PosixWritableFile::create_sibling() {
@@ -112,7 +111,8 @@ void PosixWritableFile::create_sibling() {
   for (int i = 0; i < kTries && !fd_; ++i) {
     const std::string path = (std::filesystem::path(directory_) / sibling_name(target_)).string();
     // A new file gets 0666 less the umask, as from open(); one that replaces another is private until it has that one's mode.
-    fd_ = UniqueFd(calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, target_exists_ ? 0600 : mode_));
+    fd_ =
+        UniqueFd(calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, target_exists_ ? 0600 : mode_));
     if (fd_) {
       sibling_ = path;
     } else if (errno != EEXIST) {
@@ -186,8 +186,9 @@ void PosixWritableFile::close(UniqueFd& fd) {
 }
 
 void PosixWritableFile::copy_to_target() {
-  warn("this file system does not rename: the file was written under its name directly, and a reader or a crash during that "
-       "time would have found it incomplete");
+  warn(
+      "this file system does not rename: the file was written under its name directly, and a reader or a crash during that "
+      "time would have found it incomplete");
   try {
     UniqueFd from(calls_.open(sibling_.c_str(), O_RDONLY | O_CLOEXEC, 0));
     if (!from) {

@@ -1,0 +1,57 @@
+"""What users pass, turned into what the operators take."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeAlias
+
+import torch
+
+FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+MapLocation: TypeAlias = "str | int | torch.device"
+
+_FILE_SCHEME = "file://"
+
+
+def operator_path(file: FilePath) -> str | bytes:
+    """The path as an operator takes it: text, or bytes where those are no text (the file system does not ask)."""
+    path = os.fsencode(file)
+    try:
+        return path.decode()
+    except UnicodeDecodeError:
+        return path
+
+
+def local_path(file: FilePath) -> str:
+    """The path as Python's and PyTorch's own functions take it."""
+    return os.fsdecode(file).removeprefix(_FILE_SCHEME)
+
+
+def target_device(map_location: MapLocation) -> torch.device:
+    if isinstance(map_location, bool) or not isinstance(map_location, str | int | torch.device):
+        raise TypeError(
+            f'map_location must be a device, as "cuda:0", an index or a torch.device, not {type(map_location).__name__}'
+        )
+    device = torch.device(map_location)
+    if device.type not in ("cpu", "meta"):
+        torch.empty(0, device=device)  # PyTorch's own words where there is no such device
+    return device
+
+
+def thread_count(num_thread: int | None) -> int:
+    """For the operators, where 0 stands for as many as pay."""
+    if num_thread is None:
+        return 0
+    if isinstance(num_thread, bool) or not isinstance(num_thread, int):
+        raise TypeError(f"num_thread must be an int or None, not {type(num_thread).__name__}")
+    if num_thread < 1:
+        raise ValueError(f"num_thread is {num_thread}: give at least 1, or None for as many as pay")
+    return num_thread
+
+
+def refuse_cipher(use_cipher: bool | None) -> None:
+    """A model that is to be encrypted must never be written plain, nor ciphertext be taken for weights."""
+    if use_cipher or (use_cipher is None and os.environ.get("VETURBOIO_USE_CIPHER") == "1"):
+        raise ValueError(
+            "this version of veTurboIO does not encrypt or decrypt: use_cipher must be False, and VETURBOIO_USE_CIPHER unset"
+        )

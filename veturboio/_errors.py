@@ -1,0 +1,66 @@
+"""Python's exceptions for the engine's errors."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from veturboio._library import ops
+
+
+class FileFormatError(ValueError):
+    """A file whose bytes are not what its format says.
+
+    Attributes:
+        filename: The file.
+        tensor: Name of the tensor at fault, or None.
+        offset: Offset in bytes from the start of the file at which the fault was seen, or None.
+    """
+
+    def __init__(self, message: str, filename: str, tensor: str | None = None, offset: int | None = None) -> None:
+        super().__init__(message, filename, tensor, offset)
+        self.filename = filename
+        self.tensor = tensor
+        self.offset = offset
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TorchFileError(Exception):
+    """The file is one of torch.save's, which the engine leaves to PyTorch. Users never see it."""
+
+
+@contextmanager
+def python_errors() -> Iterator[None]:
+    """Raises what the operators called inside throw as the exceptions that Python's users expect."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise _from_last_error(error) from None
+
+
+def _from_last_error(error: Exception) -> BaseException:
+    kind, code, file, tensor, offset, cause = ops.last_error()
+    message = str(error)
+    if kind == "io":
+        text = cause if offset < 0 else f"{cause} (at byte {offset})"
+        # OSError picks its subclass by errno: FileNotFoundError, PermissionError, IsADirectoryError and so on.
+        return OSError(code or errno.EIO, text, file) if file else OSError(code or errno.EIO, text)
+    if kind == "format":
+        return FileFormatError(message, file, tensor or None, offset if offset >= 0 else None)
+    if kind == "torch_file":
+        return TorchFileError(message)
+    if kind == "invalid_argument":
+        return ValueError(message)
+    if kind == "out_of_memory":
+        return MemoryError(message)
+    return error  # PyTorch's own
+
+
+def torch_file_error(error: Exception, file: str) -> Exception:
+    """What to raise for an exception of torch.load: a FileFormatError where the file is damaged."""
+    if isinstance(error, EOFError) or "PytorchStreamReader" in str(error):
+        return FileFormatError(f"{file}: damaged torch file: {error}", file)
+    return error

@@ -1,0 +1,30 @@
+"""Waiting for what the engine does in its own threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from veturboio._errors import python_errors
+
+# Python handles signals between two waits: a Ctrl-C is answered after this many seconds at the latest.
+_POLL_SECONDS = 0.1
+
+
+def finish(job: Any, on_progress: Callable[[int, int], None] | None = None) -> Any:
+    """Waits for a LoadJob or SaveJob and returns its result; an exception meanwhile (Ctrl-C, say) cancels it first.
+
+    `on_progress` is called with the bytes done and in all, about ten times a second.
+    """
+    try:
+        while not job.wait(_POLL_SECONDS):
+            if on_progress is not None:
+                on_progress(*job.progress())
+        if on_progress is not None:
+            on_progress(*job.progress())
+    except BaseException:
+        job.cancel()
+        job.wait(-1.0)
+        raise
+    with python_errors():
+        return job.result()

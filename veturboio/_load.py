@@ -1,0 +1,207 @@
+"""Loading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any, cast
+
+import torch
+
+from veturboio._arguments import (
+    FilePath,
+    MapLocation,
+    local_path,
+    operator_path,
+    refuse_cipher,
+    target_device,
+    thread_count,
+)
+from veturboio._errors import FileFormatError, TorchFileError, python_errors, torch_file_error
+from veturboio._io_helper import IOHelper, native_helper
+from veturboio._jobs import finish
+from veturboio._library import ops
+from veturboio._shared_tensors import aliases, same_view
+
+
+def load(
+    file: FilePath,
+    map_location: MapLocation = "cpu",
+    enable_fast_mode: bool = True,
+    num_thread: int | None = None,
+    helper: IOHelper | None = None,
+    use_pinmem: bool = False,
+    use_direct_io: bool | None = None,
+    use_cipher: bool | None = None,
+    state_dict: dict[str, torch.Tensor] | None = None,
+    *,
+    mmap: bool = False,
+    weights_only: bool = True,
+) -> dict[str, Any]:
+    """Loads all tensors of a safetensors file, or whatever a file of torch.save holds.
+
+    Args:
+        file: A path, or a file:// uri.
+        map_location: The device that the tensors go to. An int is an index among the accelerators.
+        enable_fast_mode: False reads with one thread, through the page cache, by way of pageable memory: the way out on a file
+            system that misbehaves. It overrides num_thread, use_direct_io, use_pinmem and mmap.
+        num_thread: Threads that read; None for as many as pay.
+        helper: From init_io_helper(); with use_pinmem, keeps the staging memory of a load to an accelerator pinned for the next.
+        use_pinmem: Use the helper. (Staging memory is pinned in any case; without a helper it is for this load only.)
+        use_direct_io: Whether to read past the page cache; None does where the file is not cached and its file system gains by
+            it. A file system that refuses is read through the cache.
+        use_cipher: Not in this version: True is refused.
+        state_dict: Load into these tensors, on whatever devices they are, and return this dict. Their names, shapes and dtypes
+            must be the file's; that is checked before the first byte is written.
+        mmap: On the CPU, map the file instead of reading it: returns at once, reads what is touched. The mapping is private
+            (writing to a tensor does not change the file), and the file must not be truncated while it is in use.
+        weights_only: For files of torch.save, as torch.load's. False runs code that the file contains.
+
+    Returns:
+        Names and tensors, in the order of the file. Names that were dropped on saving because their tensor shares memory with
+        another are there again, sharing memory.
+
+    Raises:
+        FileNotFoundError, PermissionError, IsADirectoryError, OSError: As open() and read() do, with errno and filename.
+        FileFormatError: The file is damaged; names file, tensor and offset.
+        ValueError: An argument cannot be, or state_dict does not match (every mismatch is listed).
+        MemoryError: The tensors do not fit.
+    """
+    refuse_cipher(use_cipher)
+    device = target_device(map_location)
+    num_threads = thread_count(num_thread)
+    native = native_helper(helper) if use_pinmem else None
+    if not enable_fast_mode:
+        num_threads, use_direct_io, mmap, native = 1, False, False, None
+    options = {
+        "num_threads": num_threads,
+        "use_pinned_memory": enable_fast_mode,
+        "use_direct_io": use_direct_io,
+        "helper": native,
+    }
+    try:
+        if state_dict is not None:
+            return _load_into(state_dict, file, options)
+        with python_errors():
+            job = ops.start_load(operator_path(file), device, mmap=mmap, **options)
+        tensors: dict[str, Any] = finish(job)
+        for dropped, kept in aliases(job.metadata(), tensors).items():
+            tensors[dropped] = tensors[kept]
+        return tensors
+    except TorchFileError:
+        pass
+    loaded = _load_torch_file(file, device, mmap=mmap, weights_only=weights_only)
+    if state_dict is None:
+        return cast(dict[str, Any], loaded)
+    return _copy_into(state_dict, loaded, file)
+
+
+def load_to_shmem(
+    file: FilePath,
+    num_thread: int | None = None,
+    helper: IOHelper | None = None,
+    use_direct_io: bool | None = None,
+    use_cipher: bool | None = None,
+) -> SharedMemory:
+    """Reads a whole file, of any format, into shared memory that other processes can attach to by its name.
+
+    Args:
+        file: A path, or a file:// uri.
+        num_thread, use_direct_io, use_cipher: As for load().
+        helper: Accepted as load() does; not needed here.
+
+    Returns:
+        Shared memory of the file's size. Whoever is last to use it calls its unlink().
+
+    Raises:
+        As load(). ValueError for an empty file: there is no shared memory of no bytes.
+    """
+    refuse_cipher(use_cipher)
+    path = operator_path(file)
+    num_threads = thread_count(num_thread)
+    native = native_helper(helper)
+    with python_errors():
+        size = ops.file_size(path)
+    if size == 0:
+        raise FileFormatError(f"{local_path(file)}: the file is empty", local_path(file), offset=0)
+    memory = SharedMemory(create=True, size=size)
+    try:
+        buffer = torch.frombuffer(memory.buf, dtype=torch.uint8)[:size]
+        with python_errors():
+            job = ops.start_read_(buffer, path, num_threads=num_threads, use_direct_io=use_direct_io, helper=native)
+        finish(job)
+    except BaseException:
+        memory.unlink()
+        raise
+    return memory
+
+
+def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dict[str, Any]) -> dict[str, torch.Tensor]:
+    _check_tensors(state_dict)
+    path = operator_path(file)
+    with python_errors():
+        metadata = ops.read_metadata(path)
+        dropped: dict[str, str] = {}
+        if not metadata.keys().isdisjoint(state_dict):
+            dropped = aliases(metadata, ops.list_tensors(path)[0])
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for name, kept in dropped.items():
+        if name in state_dict and kept in state_dict and not same_view(state_dict[name], state_dict[kept]):
+            if (fault := _mismatch(state_dict[name], state_dict[kept])) is not None:
+                raise ValueError(f'{local_path(file)}: "{name}" {fault}, which the file has under "{kept}"')
+            copies.append((state_dict[name], state_dict[kept]))
+    targets = {name: tensor for name, tensor in state_dict.items() if name not in dropped}
+    with python_errors():
+        job = ops.start_load_(targets, path, **options)
+    finish(job)
+    _copy_all(copies)
+    return state_dict
+
+
+def _load_torch_file(file: FilePath, device: torch.device, *, mmap: bool, weights_only: bool) -> Any:
+    path = local_path(file)
+    try:
+        return torch.load(path, map_location=device, mmap=mmap or None, weights_only=weights_only)
+    except (RuntimeError, EOFError) as error:
+        raise torch_file_error(error, path) from error
+
+
+def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, file: FilePath) -> dict[str, torch.Tensor]:
+    """What _load_into does, for a file that PyTorch has loaded."""
+    _check_tensors(state_dict)
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"{local_path(file)}: holds a {type(loaded).__name__}, not a state dict")
+    faults = []
+    for name in {**loaded, **state_dict}:
+        if name not in loaded:
+            faults.append(f'"{name}" is not in the file')
+        elif name not in state_dict:
+            faults.append(f'"{name}" is in the file but not among the tensors')
+        elif not isinstance(loaded[name], torch.Tensor):
+            faults.append(f'"{name}" is a {type(loaded[name]).__name__} in the file')
+        elif (fault := _mismatch(state_dict[name], loaded[name])) is not None:
+            faults.append(f'"{name}" {fault}')
+    if faults:
+        raise ValueError(f"{local_path(file)}: the tensors do not match the file, nothing was loaded: {'; '.join(faults)}")
+    _copy_all([(tensor, loaded[name]) for name, tensor in state_dict.items()])
+    return state_dict
+
+
+def _check_tensors(state_dict: Mapping[str, Any]) -> None:
+    for name, tensor in state_dict.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f'state_dict["{name}"] is a {type(tensor).__name__}, not a tensor')
+
+
+def _mismatch(target: torch.Tensor, source: torch.Tensor) -> str | None:
+    if target.shape != source.shape:
+        return f"has shape {list(target.shape)}, the file {list(source.shape)}"
+    if target.dtype != source.dtype:
+        return f"has dtype {target.dtype}, the file {source.dtype}"
+    return None
+
+
+def _copy_all(copies: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    with torch.no_grad():
+        for target, source in copies:
+            target.copy_(source)

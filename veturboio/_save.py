@@ -1,0 +1,229 @@
+"""Saving."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from typing import IO, Any, cast
+
+import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from veturboio._arguments import FilePath, operator_path, refuse_cipher
+from veturboio._errors import python_errors
+from veturboio._io_helper import IOHelper, native_helper
+from veturboio._jobs import finish
+from veturboio._library import ops
+from veturboio._shared_tensors import overlapping, split_into_views
+
+
+def save_file(
+    state_dict: Mapping[str, torch.Tensor],
+    file: FilePath,
+    force_contiguous: bool = True,
+    force_save_shared_tensor: bool = False,
+    force_clone_shared_tensor: bool = False,
+    metadata: Mapping[str, str] | None = None,
+    use_cipher: bool | None = None,
+    helper: IOHelper | None = None,
+    enable_fast_mode: bool = True,
+) -> None:
+    """Saves tensors as a safetensors file, byte for byte what the safetensors library writes for them.
+
+    The file takes the place of an old one in one step when it is complete and on the disk: at any moment, and after any failure,
+    the old or the new one is there, whole. It keeps the old one's mode.
+
+    Args:
+        state_dict: Names and tensors, on any devices. It is not changed; the tensors must not be while they are saved.
+        file: A path, or a file:// uri.
+        force_contiguous: Save non-contiguous tensors as contiguous ones; False refuses them.
+        force_save_shared_tensor: Of tensors that are the same view of the same memory save one, and note the others' names in the
+            metadata, from which load() restores them. Without this or the next, tensors that share memory are refused.
+        force_clone_shared_tensor: Save tensors that share memory each in full; loaded, they share no more.
+        metadata: Texts to store along.
+        use_cipher: Not in this version: True is refused.
+        helper: Staging memory to keep for the next save from, or load to, an accelerator.
+        enable_fast_mode: False writes with one thread.
+
+    Raises:
+        OSError: As open() and write() do, with errno and filename.
+        ValueError: A tensor that the format cannot hold (sparse, quantized, on the meta device, of a dtype that it lacks), one
+            that shares memory or is not contiguous, where that is not allowed; each named.
+        TypeError: state_dict or metadata are not what they should be.
+
+    Warns:
+        UserWarning: A guarantee that the file's file system cannot give.
+    """
+    write_file(
+        state_dict,
+        file,
+        force_contiguous=force_contiguous,
+        force_save_shared_tensor=force_save_shared_tensor,
+        force_clone_shared_tensor=force_clone_shared_tensor,
+        metadata=metadata,
+        use_cipher=use_cipher,
+        helper=helper,
+        enable_fast_mode=enable_fast_mode,
+    )
+
+
+def save_model(model: torch.nn.Module, file: FilePath, use_cipher: bool | None = None) -> None:
+    """Saves a module's state dict as a safetensors file. Tied weights are written once and restored by load().
+
+    Raises:
+        As save_file().
+    """
+    save_file(
+        model.state_dict(),
+        file,
+        force_save_shared_tensor=True,
+        force_clone_shared_tensor=True,
+        use_cipher=use_cipher,
+    )
+
+
+def save_pt(state_dict: Any, file: FilePath, use_cipher: bool | None = None) -> None:
+    """Saves as torch.save does, with save_file()'s guarantees: the old or the new file is there at any moment, whole.
+
+    Raises:
+        OSError: As open() and write() do, with errno and filename.
+    """
+    refuse_cipher(use_cipher)
+    with python_errors():
+        writer = torch.classes.veturbo.FileWriter(operator_path(file))
+    torch.save(state_dict, cast(IO[bytes], _PythonFile(writer)))
+    with python_errors():
+        _warn_of(writer.commit())
+
+
+def write_file(
+    state_dict: Mapping[str, torch.Tensor],
+    file: FilePath,
+    *,
+    force_contiguous: bool = True,
+    force_save_shared_tensor: bool = False,
+    force_clone_shared_tensor: bool = False,
+    metadata: Mapping[str, str] | None = None,
+    use_cipher: bool | None = None,
+    helper: IOHelper | None = None,
+    enable_fast_mode: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """save_file(), telling of its progress: `on_progress` is called with the bytes done and in all."""
+    refuse_cipher(use_cipher)
+    tensors = _plain_tensors(state_dict)
+    texts = _checked_metadata(metadata)
+    if not force_contiguous:
+        _refuse_strided(tensors)
+    dropped = _drop_shared(tensors, save_one=force_save_shared_tensor, save_each=force_clone_shared_tensor)
+    if dropped:
+        texts = _with_aliases(texts, dropped)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    with python_errors():
+        job = ops.start_save(
+            tensors,
+            operator_path(file),
+            metadata=texts,
+            num_threads=0 if enable_fast_mode else 1,
+            helper=native_helper(helper),
+        )
+    _warn_of(finish(job, on_progress))
+
+
+def _plain_tensors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a dict of names and tensors, not a {type(state_dict).__name__}")
+    tensors = {}
+    for name, tensor in state_dict.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the name {name!r} of a tensor must be a str, not a {type(name).__name__}")
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f'state_dict["{name}"] is a {type(tensor).__name__}, not a tensor')
+        if is_traceable_wrapper_subclass(tensor):
+            raise ValueError(
+                f'tensor "{name}" is a {type(tensor).__name__}, which has no memory of its own: save the tensors it is made of'
+            )
+        tensors[name] = tensor.detach().as_subclass(torch.Tensor)
+    return tensors
+
+
+def _checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a dict of texts, not a {type(metadata).__name__}")
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"metadata must be a dict of texts, but {key!r}: {value!r} is not")
+    return dict(metadata)
+
+
+def _refuse_strided(tensors: Mapping[str, torch.Tensor]) -> None:
+    strided = [name for name, tensor in tensors.items() if tensor.layout == torch.strided and not tensor.is_contiguous()]
+    if strided:
+        raise ValueError(
+            f"these tensors are not contiguous: {', '.join(strided)}. Save their contiguous(), or pass force_contiguous=True"
+        )
+
+
+def _drop_shared(tensors: Mapping[str, torch.Tensor], *, save_one: bool, save_each: bool) -> dict[str, str]:
+    """Decides what becomes of tensors that share memory: {dropped: kept}, or a ValueError."""
+    if save_each and not save_one:
+        return {}
+    dropped = {}
+    for group in overlapping(tensors):
+        views = split_into_views(tensors, group)
+        if not save_one:
+            raise ValueError(
+                f"these tensors share memory: {', '.join(sorted(group))}. Pass force_save_shared_tensor=True to save one of them "
+                "and restore the others on loading, or force_clone_shared_tensor=True to save each in full"
+            )
+        if len(views) > 1 and not save_each:
+            raise ValueError(
+                f"these tensors share memory, but are not the same view of it: {', '.join(view[0] for view in views)}. None of "
+                "them can stand for the others: pass force_clone_shared_tensor=True to save each in full"
+            )
+        for kept, *others in views:
+            dropped.update(dict.fromkeys(others, kept))
+    return dropped
+
+
+def _with_aliases(metadata: dict[str, str] | None, dropped: dict[str, str]) -> dict[str, str]:
+    texts = dict(metadata or {})
+    for name, kept in dropped.items():
+        if texts.setdefault(name, kept) != kept:
+            raise ValueError(
+                f'metadata["{name}"] is in the way: the tensor "{name}" shares memory with "{kept}" and is noted there. '
+                "Rename one of them"
+            )
+    return texts
+
+
+def _warn_of(texts: list[str]) -> None:
+    for text in texts:
+        warnings.warn(text, stacklevel=4)
+
+
+class _PythonFile(io.RawIOBase):
+    """What torch.save writes to, over a FileWriter."""
+
+    _BUFFER_BYTES = 8 << 20
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        # PyTorch hands over read-only memory, of which torch.frombuffer makes no tensor without a warning.
+        self._buffer = bytearray(self._BUFFER_BYTES)
+        self._tensor = torch.frombuffer(self._buffer, dtype=torch.uint8)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        source = memoryview(data).cast("B")
+        for begin in range(0, len(source), self._BUFFER_BYTES):
+            piece = source[begin : begin + self._BUFFER_BYTES]
+            self._buffer[: len(piece)] = piece
+            with python_errors():
+                self._writer.write(self._tensor[: len(piece)])
+        return len(source)

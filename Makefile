@@ -1,0 +1,62 @@
+# Everything a developer or CI runs. Each target sets up what it needs (tools/bootstrap.sh), and rebuilds only what has changed.
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON_IN_VENV := $(VENV)/bin/python
+
+CXX_FILES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/*.cpp' 'tests/*.h' 'bench/*.cpp')
+SHELL_FILES = $(shell git ls-files '*.sh' '.ci/run')
+
+.PHONY: help setup test check test-cpp test-python test-san test-dist test-cuda-build demo bench clean
+
+help:
+	@echo "make demo             run a real model, convert one, compare the loaders"
+	@echo "make test             all checks and tests that need no accelerator"
+	@echo "make check            format, lint and types only"
+	@echo "make test-cpp         the C++ unit tests only"
+	@echo "make test-python      the Python tests only"
+	@echo "make test-san         the C++ unit tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make test-dist        sdist, wheel and pip install"
+	@echo "make test-cuda-build  a CUDA build against CUDA_TORCH (a 5 GB download), and the tests on it"
+	@echo "make bench            loading from shared memory, beside torch.load"
+	@echo "make clean            remove what was built, but not $(VENV)"
+
+setup:
+	@VENV=$(VENV) tools/bootstrap.sh
+
+test: check test-cpp test-python
+
+check: setup
+	$(VENV)/bin/ruff check --quiet .
+	$(VENV)/bin/ruff format --quiet --check .
+	$(VENV)/bin/mypy --no-error-summary
+	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_FILES)
+	@for file in $(SHELL_FILES); do bash -n $$file || exit 1; done
+
+test-cpp: setup
+	$(MAKE) --no-print-directory -C tests/cpp run
+
+test-python: setup
+	$(PYTHON_IN_VENV) -m pytest
+
+test-san: setup
+	$(MAKE) --no-print-directory -C tests/cpp run SANITIZE=address,undefined
+	$(MAKE) --no-print-directory -C tests/cpp run SANITIZE=thread
+
+test-dist: setup
+	VENV=$(VENV) tools/test_dist.sh
+
+test-cuda-build:
+	tools/test_cuda_build.sh
+
+demo: setup
+	@cmp -s requirements-demo.txt $(VENV)/.requirements-demo.txt || \
+	  { $(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -r requirements-demo.txt && \
+	    cp requirements-demo.txt $(VENV)/.requirements-demo.txt; }
+	$(PYTHON_IN_VENV) examples/sentence_similarity.py
+	$(PYTHON_IN_VENV) examples/convert_and_compare.py
+
+bench: setup
+	bash bench/io_bench.sh
+
+clean:
+	rm -rf build dist *.egg-info veturboio/lib/libveturboio.so

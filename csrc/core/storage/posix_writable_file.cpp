@@ -144,7 +144,10 @@ void PosixWritableFile::set_size(uint64_t size) {
     return result == 0;
   };
   const off_t length = static_cast<off_t>(size);
-  if (!attempt([&] { return calls_.fallocate(fd_.get(), 0, 0, length); }) &&
+  // Reserving the space first reports a full disk before anything is written and keeps the file in one piece. In memory it only
+  // costs: each page is looked for twice.
+  const bool reserve = !is_memory_file_system(fd_.get());
+  if (!(reserve && attempt([&] { return calls_.fallocate(fd_.get(), 0, 0, length); })) &&
       !attempt([&] { return calls_.ftruncate(fd_.get(), length); })) {
     in_order_ = true;
     warn("this file system does not let a file's size be set beforehand: it is written in order, without parallel writes");

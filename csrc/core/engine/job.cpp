@@ -1,5 +1,6 @@
 #include "engine/job.h"
 
+#include <algorithm>
 #include <system_error>
 #include <utility>
 
@@ -18,29 +19,25 @@ void Job::start(int num_threads, uint64_t bytes_total, size_t num_chunks, Work w
   work_ = std::move(work);
   bytes_total_ = bytes_total;
   num_chunks_ = num_chunks;
-  running_ = 1;
+  running_ = static_cast<size_t>(std::max(num_threads, 1));
+  const size_t wanted = running_;
   threads_.reserve(static_cast<size_t>(num_threads));
   for (size_t i = 0; i < static_cast<size_t>(num_threads); ++i) {
-    {
-      std::lock_guard lock(mutex_);
-      ++running_;
-    }
     try {
       threads_.emplace_back([this, i] {
         run_worker(i);
-        leave();
+        leave(1);
       });
     } catch (const std::system_error&) {
-      // The system has no more threads: those that there are do the work, at the worst this one.
-      std::lock_guard lock(mutex_);
-      --running_;
-      break;
+      break;  // The system has no more threads: those that there are do the work, at the worst this one.
     }
   }
   if (threads_.empty()) {
     run_worker(0);
   }
-  leave();
+  if (threads_.size() < wanted) {
+    leave(wanted - threads_.size());
+  }
 }
 
 void Job::run_worker(size_t worker) {
@@ -51,10 +48,11 @@ void Job::run_worker(size_t worker) {
   }
 }
 
-void Job::leave() {
+void Job::leave(size_t workers) {
   {
     std::lock_guard lock(mutex_);
-    if (--running_ > 0) {
+    running_ -= workers;
+    if (running_ > 0) {
       return;
     }
     finishing_ = error_ == nullptr;

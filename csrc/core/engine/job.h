@@ -54,7 +54,7 @@ class Job {
  private:
   void fail(std::exception_ptr error);
   void run_worker(size_t worker);
-  void leave();
+  void leave(size_t workers);
 
   Work work_;
   uint64_t bytes_total_ = 0;
@@ -65,7 +65,7 @@ class Job {
 
   std::mutex mutex_;
   std::condition_variable ended_;
-  size_t running_ = 0;  // workers, and start() itself as long as it starts them
+  size_t running_ = 0;  // workers that have not left, or are still to be started
   bool finishing_ = false;
   bool has_ended_ = false;
   std::exception_ptr error_;

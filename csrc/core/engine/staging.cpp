@@ -4,8 +4,6 @@
 #include <numeric>
 #include <utility>
 
-#include "base/error.h"
-
 namespace veturbo::engine {
 
 namespace {
@@ -33,7 +31,7 @@ void StagingSink::deliver(const Chunk& chunk, std::span<const Segment> segments,
   try {
     copier_->start(slot, segments, bytes_in_slot(chunk, slot));
   } catch (...) {
-    mark_broken();
+    keep_failure();
     throw;
   }
   std::lock_guard lock(mutex_);
@@ -59,9 +57,9 @@ void StagingSink::drain() {
 
 size_t StagingSink::take_slot() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return !free_.empty() || !in_flight_.empty() || broken_; });
-  if (broken_) {
-    throw Error(ErrorKind::kCancelled, "another copy to the device failed");
+  changed_.wait(lock, [this] { return !free_.empty() || !in_flight_.empty() || failure_; });
+  if (failure_) {
+    std::rethrow_exception(failure_);
   }
   if (!free_.empty()) {
     const size_t slot = free_.back();
@@ -82,14 +80,16 @@ void StagingSink::wait_for_copy(size_t slot) {
   try {
     copier_->wait(slot);
   } catch (...) {
-    mark_broken();
+    keep_failure();
     throw;
   }
 }
 
-void StagingSink::mark_broken() noexcept {
+void StagingSink::keep_failure() noexcept {
   std::lock_guard lock(mutex_);
-  broken_ = true;
+  if (!failure_) {
+    failure_ = std::current_exception();
+  }
   changed_.notify_all();
 }
 

@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -41,7 +42,7 @@ class StagingSink final : public ChunkSink {
  private:
   size_t take_slot();
   void wait_for_copy(size_t slot);
-  void mark_broken() noexcept;
+  void keep_failure() noexcept;
   void release(size_t slot) noexcept;
   std::span<std::byte> bytes_in_slot(const Chunk& chunk, size_t slot) const;
 
@@ -51,7 +52,7 @@ class StagingSink final : public ChunkSink {
   std::condition_variable changed_;
   std::vector<size_t> free_;
   std::deque<size_t> in_flight_;  // oldest first
-  bool broken_ = false;           // a copy failed; its slot is never used again, so nobody may wait for one
+  std::exception_ptr failure_;    // of the first copy that failed; its slot is never used again, so nobody may wait for one
 };
 
 }  // namespace veturbo::engine

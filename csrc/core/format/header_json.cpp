@@ -315,6 +315,11 @@ SafetensorsHeader parse_header_json(std::string_view json) {
     throw Error(ErrorKind::kFormat, "not a safetensors file: its header does not begin with '{'")
         .at_offset(kHeaderLengthBytes + first);
   }
+  // And it would take a NUL, which JSON has nowhere, for the end, whatever follows.
+  const size_t nul = json.find('\0');
+  if (nul != std::string_view::npos) {
+    throw Error(ErrorKind::kFormat, "the header is not valid JSON: it contains a NUL byte").at_offset(kHeaderLengthBytes + nul);
+  }
   HeaderReader reader(json);
   nlohmann::json::sax_parse(TrackingIterator(json.data(), reader.furthest()),
                             TrackingIterator(json.data() + json.size(), reader.furthest()), &reader);

@@ -1,0 +1,137 @@
+#include "engine/job.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+#include <set>
+#include <stdexcept>
+
+#include "testing/errors.h"
+
+namespace veturbo::engine {
+namespace {
+
+using std::chrono::duration;
+
+TEST(Job, GivesEveryChunkToOneWorkerAndFinishesOnce) {
+  for (const int threads : {0, 1, 2, 7}) {
+    std::mutex mutex;
+    std::multiset<size_t> taken;
+    int finished = 0;
+    Job job;
+    job.start(threads, 1000, 100,
+              {.run =
+                   [&](Job& job, size_t) {
+                     while (const auto chunk = job.next_chunk()) {
+                       std::lock_guard lock(mutex);
+                       taken.insert(*chunk);
+                       job.add_done(10);
+                     }
+                   },
+               .finish = [&] { ++finished; }});
+    EXPECT_TRUE(job.wait(std::nullopt));
+    job.rethrow_if_failed();
+    EXPECT_EQ(taken.size(), 100U);
+    EXPECT_EQ(std::set(taken.begin(), taken.end()).size(), 100U);
+    EXPECT_EQ(finished, 1);
+    EXPECT_EQ(job.bytes_done(), 1000U);
+    EXPECT_EQ(job.bytes_total(), 1000U);
+  }
+}
+
+TEST(Job, WithoutThreadsIsDoneWhenItHasStarted) {
+  std::thread::id worker;
+  Job job;
+  job.start(0, 0, 1, {.run = [&](Job&, size_t) { worker = std::this_thread::get_id(); }});
+  EXPECT_EQ(worker, std::this_thread::get_id());
+  EXPECT_TRUE(job.wait(duration<double>(0)));
+}
+
+TEST(Job, KeepsTheFirstErrorAndStopsTheOthers) {
+  std::promise<void> failed;
+  bool finished = false;
+  Job job;
+  job.start(2, 0, SIZE_MAX,
+            {.run =
+                 [&](Job& job, size_t worker) {
+                   if (worker == 0) {
+                     failed.set_value();
+                     throw std::runtime_error("first");
+                   }
+                   failed.get_future().wait();
+                   while (job.next_chunk()) {  // ends only because the other one failed
+                   }
+                   throw std::runtime_error("second");
+                 },
+             .finish = [&] { finished = true; }});
+  job.wait(std::nullopt);
+  try {
+    job.rethrow_if_failed();
+    FAIL();
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "first");
+  }
+  EXPECT_FALSE(finished);
+}
+
+TEST(Job, ReportsWhatFinishThrows) {
+  Job job;
+  job.start(1, 0, 0, {.run = [](Job&, size_t) {}, .finish = [] { throw std::runtime_error("commit"); }});
+  job.wait(std::nullopt);
+  EXPECT_THROW(job.rethrow_if_failed(), std::runtime_error);
+}
+
+TEST(Job, CancelledFailsAndDoesNotFinish) {
+  bool finished = false;
+  Job job;
+  job.start(3, 0, SIZE_MAX,
+            {.run =
+                 [](Job& job, size_t) {
+                   while (job.next_chunk()) {
+                   }
+                 },
+             .finish = [&] { finished = true; }});
+  EXPECT_FALSE(job.wait(duration<double>(0.01)));
+  job.cancel();
+  EXPECT_TRUE(job.wait(std::nullopt));
+  EXPECT_EQ(testing::error_of([&] { job.rethrow_if_failed(); }).kind(), ErrorKind::kCancelled);
+  EXPECT_FALSE(finished);
+}
+
+TEST(Job, CannotBeCancelledOnceItFinishes) {
+  std::promise<void> finishing;
+  std::promise<void> go_on;
+  Job job;
+  job.start(1, 0, 0,
+            {.run = [](Job&, size_t) {},
+             .finish =
+                 [&] {
+                   finishing.set_value();
+                   go_on.get_future().wait();
+                 }});
+  finishing.get_future().wait();
+  job.cancel();
+  go_on.set_value();
+  job.wait(std::nullopt);
+  EXPECT_NO_THROW(job.rethrow_if_failed());
+}
+
+TEST(Job, DroppedWhileItRunsStopsAndJoins) {
+  std::atomic<int> running = 0;
+  {
+    Job job;
+    job.start(2, 0, SIZE_MAX, {.run = [&](Job& job, size_t) {
+                ++running;
+                while (job.next_chunk()) {
+                }
+                --running;
+              }});
+    while (running < 2) {
+      std::this_thread::yield();
+    }
+  }
+  EXPECT_EQ(running, 0);
+}
+
+}  // namespace
+}  // namespace veturbo::engine

@@ -1,0 +1,90 @@
+#include "engine/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+namespace veturbo::engine {
+namespace {
+
+// What every plan must keep: each byte of each range once, chunks within the grid, nothing from the gaps.
+void expect_exact(const Plan& plan, const std::vector<FileRange>& ranges, uint64_t chunk_size) {
+  std::vector<uint64_t> covered(ranges.size());
+  uint64_t bytes = 0;
+  uint64_t last_end = 0;
+  uint32_t next_segment = 0;
+  for (const Chunk& chunk : plan.chunks) {
+    EXPECT_GE(chunk.file_offset, last_end);
+    EXPECT_GT(chunk.size, 0U);
+    EXPECT_EQ(chunk.file_offset / chunk_size, (chunk.file_offset + chunk.size - 1) / chunk_size);
+    EXPECT_EQ(chunk.first_segment, next_segment);
+    next_segment += chunk.num_segments;
+    uint64_t at = chunk.file_offset;
+    for (const Segment& segment : plan.segments_of(chunk)) {
+      const FileRange& range = ranges[segment.target];
+      EXPECT_EQ(segment.file_offset, at);
+      EXPECT_EQ(segment.file_offset, range.offset + segment.target_offset);
+      EXPECT_EQ(segment.target_offset, covered[segment.target]);
+      covered[segment.target] += segment.size;
+      at += segment.size;
+    }
+    EXPECT_EQ(at, chunk.file_offset + chunk.size);
+    last_end = at;
+    bytes += chunk.size;
+  }
+  EXPECT_EQ(next_segment, plan.segments.size());
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    EXPECT_EQ(covered[i], ranges[i].size) << i;
+  }
+  EXPECT_EQ(bytes, plan.bytes);
+}
+
+TEST(Plan, CoversEveryByteOnceWhateverTheRanges) {
+  std::mt19937 random(7);
+  for (const uint64_t chunk_size : {uint64_t{1}, uint64_t{8}, uint64_t{64}, uint64_t{4096}}) {
+    for (int round = 0; round < 50; ++round) {
+      std::vector<FileRange> ranges;
+      uint64_t offset = random() % 100;
+      for (int i = 0; i < 20; ++i) {
+        const uint64_t size = random() % 4 == 0 ? 0 : random() % (3 * chunk_size + 2);
+        ranges.push_back({offset, size});
+        offset += size + (random() % 3 == 0 ? random() % 50 : 0);  // a gap now and then
+      }
+      std::shuffle(ranges.begin(), ranges.end(), random);
+      expect_exact(make_plan(ranges, chunk_size), ranges, chunk_size);
+    }
+  }
+}
+
+TEST(Plan, LetsSmallTensorsShareAChunkAndCutsLargeOnes) {
+  const std::vector<FileRange> ranges = {{0, 10}, {10, 20}, {30, 200}};
+  const Plan plan = make_plan(ranges, 64);
+  ASSERT_EQ(plan.chunks.size(), 4U);
+  EXPECT_EQ(plan.chunks[0].num_segments, 3U);
+  EXPECT_EQ(plan.chunks[1].num_segments, 1U);
+  EXPECT_EQ(plan.chunks[3].file_offset, 192U);
+  EXPECT_EQ(plan.chunks[3].size, 38U);
+}
+
+TEST(Plan, OfNothingHasNoChunks) {
+  EXPECT_TRUE(make_plan({}, 64).chunks.empty());
+  const std::vector<FileRange> empty = {{5, 0}, {5, 0}};
+  EXPECT_TRUE(make_plan(empty, 64).chunks.empty());
+}
+
+TEST(NumThreads, AreNeverMoreThanChunksAndDefaultToWhatPays) {
+  const std::vector<FileRange> large = {{0, uint64_t{1} << 30}};
+  const Plan plan = make_plan(large, uint64_t{4} << 20);
+  EXPECT_EQ(choose_num_threads(0, plan, 6), 6);
+  EXPECT_EQ(choose_num_threads(3, plan, 6), 3);
+  EXPECT_EQ(choose_num_threads(10000, plan, 6), 256);
+  const std::vector<FileRange> small = {{0, 1024}};
+  EXPECT_EQ(choose_num_threads(0, make_plan(small, uint64_t{4} << 20), 6), 1);
+  EXPECT_EQ(choose_num_threads(5, make_plan(small, uint64_t{4} << 20), 6), 1);
+  EXPECT_EQ(choose_num_threads(0, Plan{}, 6), 1);
+}
+
+}  // namespace
+}  // namespace veturbo::engine

@@ -1,0 +1,185 @@
+// Loads and saves between memory and files in memory: every byte, whatever the sizes and the number of threads.
+#include <gtest/gtest.h>
+
+#include <random>
+#include <tuple>
+
+#include "engine/load.h"
+#include "engine/save.h"
+#include "testing/errors.h"
+#include "testing/memory_files.h"
+
+namespace veturbo::engine {
+namespace {
+
+using testing::MemoryReadableFile;
+using testing::MemoryWritableFile;
+using testing::pattern;
+
+// Sizes of targets that follow one another in the file.
+std::vector<size_t> sizes_of_kind(const std::string& kind) {
+  std::mt19937 random(11);
+  std::vector<size_t> sizes;
+  if (kind == "tiny") {
+    for (int i = 0; i < 3000; ++i) {
+      sizes.push_back(random() % 40);
+    }
+  } else if (kind == "large") {
+    sizes = {100'000, 1, 300'000, 65'536, 16'383, 16'384};
+  } else {
+    for (int i = 0; i < 200; ++i) {
+      sizes.push_back(i % 7 == 0 ? 20'000 + random() % 90'000 : random() % 3'000);
+    }
+  }
+  return sizes;
+}
+
+struct Layout {
+  std::vector<FileRange> ranges;
+  uint64_t file_size;
+};
+
+Layout lay_out(const std::vector<size_t>& sizes, uint64_t begin) {
+  Layout layout = {{}, begin};
+  for (const size_t size : sizes) {
+    layout.ranges.push_back({layout.file_size, size});
+    layout.file_size += size;
+  }
+  return layout;
+}
+
+using Case = std::tuple<std::string, int, uint64_t>;  // kind of sizes, threads, chunk size
+
+class Transfer : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Transfer, LoadsEveryByteIntoItsTarget) {
+  const auto& [kind, threads, chunk_size] = GetParam();
+  const Layout layout = lay_out(sizes_of_kind(kind), 123);
+  const std::vector<std::byte> content = pattern(layout.file_size);
+  MemoryReadableFile file(content);
+  // Memory that is not contiguous where the file is, with a guard byte after each target.
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<std::byte*> targets;
+  for (const FileRange& range : layout.ranges) {
+    memory.emplace_back(range.size + 1, std::byte{0xEE});
+    targets.push_back(memory.back().data());
+  }
+  std::vector<LoadLeg> legs;
+  legs.push_back({make_plan(layout.ranges, chunk_size), std::make_unique<HostSink>(targets)});
+  Job job;
+  job.start(threads, legs[0].plan.bytes, legs[0].plan.chunks.size(),
+            {.run = [&](Job& job, size_t) { load_chunks(job, file, legs); }});
+  job.wait(std::nullopt);
+  job.rethrow_if_failed();
+  for (size_t i = 0; i < memory.size(); ++i) {
+    const FileRange& range = layout.ranges[i];
+    ASSERT_TRUE(std::equal(memory[i].begin(), memory[i].end() - 1, content.begin() + static_cast<std::ptrdiff_t>(range.offset)))
+        << i;
+    ASSERT_EQ(memory[i].back(), std::byte{0xEE}) << i;
+  }
+  EXPECT_EQ(job.bytes_done(), layout.file_size - 123);
+}
+
+TEST_P(Transfer, SavesEveryByteToItsPlace) {
+  const auto& [kind, threads, chunk_size] = GetParam();
+  const Layout layout = lay_out(sizes_of_kind(kind), 0);
+  std::vector<std::byte> expected;
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<const std::byte*> targets;
+  for (uint32_t i = 0; i < layout.ranges.size(); ++i) {
+    memory.push_back(pattern(layout.ranges[i].size, i));
+    targets.push_back(memory.back().data());
+    expected.insert(expected.end(), memory.back().begin(), memory.back().end());
+  }
+  MemoryWritableFile file(layout.file_size);
+  const Plan plan = make_plan(layout.ranges, chunk_size);
+  HostSource source(targets);
+  Job job;
+  job.start(threads, plan.bytes, plan.chunks.size(),
+            {.run = [&](Job& job, size_t worker) { save_chunks(job, worker, file, plan, source); }});
+  job.wait(std::nullopt);
+  job.rethrow_if_failed();
+  EXPECT_EQ(file.bytes(), expected);
+  if (threads <= 1) {
+    EXPECT_TRUE(file.was_written_in_order());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Grid, Transfer,
+                         ::testing::Combine(::testing::Values("tiny", "large", "mixed"), ::testing::Values(0, 1, 4),
+                                            ::testing::Values(uint64_t{4096}, uint64_t{1} << 17)));
+
+TEST(Load, ReadsManySmallTensorsAtOnce) {
+  const Layout layout = lay_out(std::vector<size_t>(1000, 50), 0);
+  MemoryReadableFile file(pattern(layout.file_size));
+  std::vector<std::byte> memory(1000 * 64);  // each 64 apart, as in an arena
+  std::vector<std::byte*> targets;
+  for (size_t i = 0; i < 1000; ++i) {
+    targets.push_back(memory.data() + 64 * i);
+  }
+  std::vector<LoadLeg> legs;
+  legs.push_back({make_plan(layout.ranges, uint64_t{1} << 20), std::make_unique<HostSink>(targets)});
+  Job job;
+  job.start(0, 0, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, file, legs); }});
+  job.rethrow_if_failed();
+  EXPECT_EQ(file.reads(), 1);
+}
+
+TEST(Load, GoesThroughTheLegsOneAfterTheOther) {
+  const std::vector<std::byte> content = pattern(10'000);
+  MemoryReadableFile file(content);
+  std::vector<std::byte> first(10'000);
+  std::vector<std::byte> second(10'000);
+  const std::vector<FileRange> head = {{0, 6'000}};
+  const std::vector<FileRange> tail = {{6'000, 4'000}};
+  std::vector<LoadLeg> legs;
+  legs.push_back({make_plan(head, 1024), std::make_unique<HostSink>(std::vector{first.data()})});
+  legs.push_back({make_plan(tail, 1024), std::make_unique<HostSink>(std::vector{second.data()})});
+  Job job;
+  job.start(3, 10'000, legs[0].plan.chunks.size() + legs[1].plan.chunks.size(),
+            {.run = [&](Job& job, size_t) { load_chunks(job, file, legs); }});
+  job.wait(std::nullopt);
+  job.rethrow_if_failed();
+  EXPECT_TRUE(std::equal(first.begin(), first.begin() + 6'000, content.begin()));
+  EXPECT_TRUE(std::equal(second.begin(), second.begin() + 4'000, content.begin() + 6'000));
+  EXPECT_EQ(job.bytes_done(), 10'000U);
+}
+
+class CountingSink final : public ChunkSink {
+ public:
+  size_t acquire(const Chunk& chunk, std::span<const Segment> segments, Spans& memory) override {
+    buffer_.resize(chunk.size);
+    std::span<std::byte> rest = buffer_;
+    for (const Segment& segment : segments) {
+      memory.push_back(rest.first(segment.size));
+      rest = rest.subspan(segment.size);
+    }
+    return 5;
+  }
+  void deliver(const Chunk&, std::span<const Segment>, size_t) override { ++delivered; }
+  void abandon(size_t ticket) noexcept override { abandoned += ticket == 5; }
+  void drain() override {}
+
+  int delivered = 0;
+  int abandoned = 0;
+
+ private:
+  std::vector<std::byte> buffer_;
+};
+
+TEST(Load, GivesAChunkBackThatCouldNotBeRead) {
+  MemoryReadableFile file(pattern(10'000), /*fail_at=*/3);
+  const std::vector<FileRange> ranges = {{0, 10'000}};
+  std::vector<LoadLeg> legs;
+  legs.push_back({make_plan(ranges, 1024), std::make_unique<CountingSink>()});
+  auto& sink = static_cast<CountingSink&>(*legs[0].sink);
+  Job job;
+  job.start(0, 0, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, file, legs); }});
+  const Error error = testing::error_of([&] { job.rethrow_if_failed(); });
+  EXPECT_STREQ(error.what(), "memory://file: read: Input/output error (at byte 2048)");
+  EXPECT_EQ(sink.delivered, 2);
+  EXPECT_EQ(sink.abandoned, 1);
+}
+
+}  // namespace
+}  // namespace veturbo::engine

@@ -1,0 +1,157 @@
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "base/align.h"
+#include "base/mapped_region.h"
+#include "base/unique_fd.h"
+#include "storage/page_cache.h"
+#include "storage/posix_readable_file.h"
+#include "testing/errors.h"
+#include "testing/memory_files.h"
+#include "testing/temporary_directory.h"
+
+namespace veturbo::storage {
+namespace {
+
+using testing::pattern;
+
+class DirectIoTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    write("probe", pattern(4096));
+    if (!PosixReadableFile::open("probe", directory_ / "probe", DirectIo::kAlways)->uses_direct_io()) {
+      GTEST_SKIP() << "the file system of the working directory has no direct I/O";
+    }
+  }
+
+  void write(const std::string& name, const std::vector<std::byte>& bytes) const {
+    testing::write_text(directory_ / name, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
+
+  testing::TemporaryDirectory directory_;
+};
+
+TEST_F(DirectIoTest, ReadsAnyRangeIntoAnyMemory) {
+  for (const size_t file_size : {1, 4095, 4096, 4097, 20'000, 5'000'001}) {
+    const std::vector<std::byte> content = pattern(file_size);
+    write("file", content);
+    const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways);
+    const MappedRegion memory = MappedRegion::anonymous(file_size + 8192);
+    for (const size_t offset : {0, 1, 511, 4096, 4097, 12'288}) {
+      for (const size_t size : {1, 512, 4096, 8192, 8193, 4'990'000}) {
+        for (const size_t shift : {0, 1, 64, 512}) {
+          if (offset + size > file_size) {
+            continue;
+          }
+          const std::span<std::byte> out(memory.data() + shift, size);
+          memory.data()[shift + size] = std::byte{0xEE};
+          file->read_at(offset, out);
+          ASSERT_EQ(std::memcmp(out.data(), content.data() + offset, size), 0) << file_size << ' ' << offset << ' ' << size;
+          ASSERT_EQ(memory.data()[shift + size], std::byte{0xEE});
+        }
+      }
+    }
+    EXPECT_TRUE(file->uses_direct_io());
+  }
+}
+
+TEST_F(DirectIoTest, FallsBackToThePageCacheWhereItIsRefused) {
+  const std::vector<std::byte> content = pattern(100'000);
+  write("file", content);
+  SystemCalls calls = system_calls();
+  static int refused;
+  refused = 0;
+  calls.pread = [](int fd, void* buffer, size_t count, off_t offset) -> ssize_t {
+    if (::fcntl(fd, F_GETFL) & O_DIRECT) {
+      ++refused;
+      errno = EINVAL;
+      return -1;
+    }
+    return ::pread(fd, buffer, count, offset);
+  };
+  const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls);
+  std::vector<std::byte> out(100'000);
+  file->read_at(0, out);
+  file->read_at(0, out);
+  EXPECT_EQ(out, content);
+  EXPECT_EQ(refused, 1);
+  EXPECT_FALSE(file->uses_direct_io());
+}
+
+TEST_F(DirectIoTest, OpensThroughThePageCacheWhereTheFileSystemHasNone) {
+  write("file", pattern(100));
+  SystemCalls calls = system_calls();
+  calls.open = [](const char* path, int flags, mode_t mode) {
+    if (flags & O_DIRECT) {
+      errno = EINVAL;
+      return -1;
+    }
+    return ::open(path, flags, mode);
+  };
+  EXPECT_FALSE(PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls)->uses_direct_io());
+}
+
+TEST_F(DirectIoTest, GoesOnAfterShortAndInterruptedReads) {
+  const std::vector<std::byte> content = pattern(200'000);
+  write("file", content);
+  SystemCalls calls = system_calls();
+  static int count;
+  count = 0;
+  calls.pread = [](int fd, void* buffer, size_t size, off_t offset) -> ssize_t {
+    if (++count % 3 == 0) {
+      errno = EINTR;
+      return -1;
+    }
+    return ::pread(fd, buffer, std::min<size_t>(size, 8192), offset);
+  };
+  const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls);
+  const MappedRegion memory = MappedRegion::anonymous(200'000);
+  for (const size_t offset : {0, 4096, 5000}) {
+    const std::span<std::byte> out(memory.data(), content.size() - offset);
+    file->read_at(offset, out);
+    EXPECT_EQ(std::memcmp(out.data(), content.data() + offset, out.size()), 0);
+  }
+  EXPECT_TRUE(file->uses_direct_io());
+}
+
+TEST_F(DirectIoTest, ReportsAFileThatWasCutShort) {
+  write("file", pattern(100'000));
+  const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways);
+  std::filesystem::resize_file(directory_ / "file", 50'000);
+  std::vector<std::byte> out(100'000);
+  const Error error = testing::error_of([&] { file->read_at(0, out); });
+  EXPECT_EQ(error.cause(), "the file ends before its 100000 bytes: it was cut short while it was read");
+  EXPECT_EQ(error.offset(), 50'000U);
+}
+
+TEST_F(DirectIoTest, ReportsADiskThatFails) {
+  write("file", pattern(100'000));
+  SystemCalls calls = system_calls();
+  calls.pread = [](int, void*, size_t, off_t) -> ssize_t {
+    errno = EIO;
+    return -1;
+  };
+  const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls);
+  std::vector<std::byte> out(10);
+  EXPECT_STREQ(testing::error_of([&] { file->read_at(5000, out); }).what(), "file: read: Input/output error (at byte 4096)");
+}
+
+TEST_F(DirectIoTest, IsChosenForAColdFileOnly) {
+  const std::vector<std::byte> content = pattern(size_t{20} << 20);
+  write("file", content);
+  EXPECT_FALSE(PosixReadableFile::open("file", directory_ / "file", DirectIo::kAuto)->uses_direct_io());
+  const UniqueFd fd(::open((directory_ / "file").c_str(), O_RDONLY | O_CLOEXEC));
+  EXPECT_GT(cached_share(fd.get(), content.size()), 0.9);
+  ASSERT_EQ(::fsync(fd.get()), 0);
+  ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  if (cached_share(fd.get(), content.size()) > 0.1) {
+    GTEST_SKIP() << "the system keeps the file in its cache";
+  }
+  EXPECT_TRUE(PosixReadableFile::open("file", directory_ / "file", DirectIo::kAuto)->uses_direct_io());
+  EXPECT_FALSE(PosixReadableFile::open("file", directory_ / "file", DirectIo::kNever)->uses_direct_io());
+}
+
+}  // namespace
+}  // namespace veturbo::storage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,12 +38,14 @@ def python_errors() -> Iterator[None]:
     """Raises what the operators called inside throw as the exceptions that Python's users expect."""
     try:
         yield
+    ops.last_error()  # forget an earlier one: what PyTorch itself throws, for an argument of a wrong type, is not noted
     except (RuntimeError, ValueError) as error:
         raise _from_last_error(error) from None
 
 
 def _from_last_error(error: Exception) -> BaseException:
-    kind, code, file, tensor, offset, cause = ops.last_error()
+    kind, code, path, tensor, offset, cause = ops.last_error()
+    file = os.fsdecode(path.encode("latin-1"))
     message = str(error)
     if kind == "io":
         text = cause if offset < 0 else f"{cause} (at byte {offset})"

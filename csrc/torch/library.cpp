@@ -91,7 +91,7 @@ TORCH_LIBRARY(veturbo, library) {
 
   library.def(schema("file_size(str file) -> int"));
 
-  // What the calling thread's last call of ours failed with; see errors.h.
+  // What the calling thread's last call of ours failed with, told once; see errors.h.
   library.def(schema("last_error() -> (str kind, int errno, str file, str tensor, int offset, str cause)"));
   // The versions that this library was built for: "torch", and "cuda" ("" in a build without it).
   library.def(schema("build_info() -> Dict(str, str)"));

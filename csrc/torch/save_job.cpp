@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "torch/accelerator.h"
 #include "torch/dtype.h"
+#include "torch/errors.h"
 #include "torch/tensor_memory.h"
 
 namespace veturbo {
@@ -50,6 +51,13 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
 // The tensor as its bytes are to stand in the file. Views that conjugate or negate lazily are made real.
 at::Tensor plain(const at::Tensor& tensor) {
   return tensor.detach().resolve_conj().resolve_neg().contiguous();
+// Guarantees that the storage could not give. They name the file, whose path may be any bytes.
+std::vector<std::string> warnings_of(const storage::WritableFile& file) {
+  std::vector<std::string> warnings = file.warnings();
+  std::transform(warnings.begin(), warnings.end(), warnings.begin(), valid_utf8);
+  return warnings;
+}
+
 }
 
 }  // namespace
@@ -129,7 +137,7 @@ std::vector<std::string> SaveJob::result() {
   } catch (const Error& error) {
     throw Error(error).in_file(file_->uri());  // a copy: another thread may be told of the same failure
   }
-  return file_->warnings();
+  return warnings_of(*file_);
 }
 
 FileWriter::FileWriter(const std::string& file) : file_(storage::open_for_write(file, 0)) {}

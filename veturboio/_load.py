@@ -12,6 +12,7 @@ from veturboio._arguments import (
     FilePath,
     MapLocation,
     local_path,
+    check_tensors,
     operator_path,
     refuse_cipher,
     target_device,
@@ -137,7 +138,7 @@ def load_to_shmem(
 
 
 def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dict[str, Any]) -> dict[str, torch.Tensor]:
-    _check_tensors(state_dict)
+    check_tensors(state_dict)
     path = operator_path(file)
     with python_errors():
         metadata = ops.read_metadata(path)
@@ -168,7 +169,7 @@ def _load_torch_file(file: FilePath, device: torch.device, *, mmap: bool, weight
 
 def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, file: FilePath) -> dict[str, torch.Tensor]:
     """What _load_into does, for a file that PyTorch has loaded."""
-    _check_tensors(state_dict)
+    check_tensors(state_dict)
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{local_path(file)}: holds a {type(loaded).__name__}, not a state dict")
     faults = []
@@ -185,12 +186,6 @@ def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, file: FilePath)
         raise ValueError(f"{local_path(file)}: the tensors do not match the file, nothing was loaded: {'; '.join(faults)}")
     _copy_all([(tensor, loaded[name]) for name, tensor in state_dict.items()])
     return state_dict
-
-
-def _check_tensors(state_dict: Mapping[str, Any]) -> None:
-    for name, tensor in state_dict.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f'state_dict["{name}"] is a {type(tensor).__name__}, not a tensor')
 
 
 def _mismatch(target: torch.Tensor, source: torch.Tensor) -> str | None:

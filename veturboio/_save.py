@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from veturboio._arguments import FilePath, operator_path, refuse_cipher
+from veturboio._arguments import FilePath, check_tensors, check_text, operator_path, refuse_cipher
 from veturboio._errors import python_errors
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import finish
@@ -132,14 +132,9 @@ def write_file(
 
 
 def _plain_tensors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a dict of names and tensors, not a {type(state_dict).__name__}")
+    check_tensors(state_dict)
     tensors = {}
     for name, tensor in state_dict.items():
-        if not isinstance(name, str):
-            raise TypeError(f"the name {name!r} of a tensor must be a str, not a {type(name).__name__}")
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f'state_dict["{name}"] is a {type(tensor).__name__}, not a tensor')
         if is_traceable_wrapper_subclass(tensor):
             raise ValueError(
                 f'tensor "{name}" is a {type(tensor).__name__}, which has no memory of its own: save the tensors it is made of'
@@ -166,6 +161,8 @@ def _refuse_strided(tensors: Mapping[str, torch.Tensor]) -> None:
             f"these tensors are not contiguous: {', '.join(strided)}. Save their contiguous(), or pass force_contiguous=True"
         )
 
+        check_text(key, "metadata key")
+        check_text(value, f"metadata value of {key!r}")
 
 def _drop_shared(tensors: Mapping[str, torch.Tensor], *, save_one: bool, save_each: bool) -> dict[str, str]:
     """Decides what becomes of tensors that share memory: {dropped: kept}, or a ValueError."""

@@ -56,7 +56,8 @@ TORCH_LIBRARY(veturbo, library) {
       .def(
           torch::init([](const std::string& file) { return with_errors([&] { return c10::make_intrusive<FileWriter>(file); }); }))
       .def("write", method(&FileWriter::write))
-      .def("commit", method(&FileWriter::commit));
+      .def("commit", method(&FileWriter::commit))
+      .def("discard", method(&FileWriter::discard));
 
   library.def(schema(
       "load_file(str file, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "

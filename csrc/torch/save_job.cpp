@@ -27,6 +27,9 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
       throw Error(ErrorKind::kInvalidArgument,
                   concat("has layout ", tensor.layout(), ", the format has only dense tensors: save its to_dense()"));
     }
+    if (tensor.is_nested()) {
+      throw Error(ErrorKind::kInvalidArgument, "is nested, which the format cannot express: save its parts, or to_padded_tensor()");
+    }
     if (tensor.is_quantized()) {
       throw Error(ErrorKind::kInvalidArgument,
                   "is quantized, which the format cannot express: save its int_repr(), scales and zero points");
@@ -48,9 +51,6 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
   }
 }
 
-// The tensor as its bytes are to stand in the file. Views that conjugate or negate lazily are made real.
-at::Tensor plain(const at::Tensor& tensor) {
-  return tensor.detach().resolve_conj().resolve_neg().contiguous();
 // Guarantees that the storage could not give. They name the file, whose path may be any bytes.
 std::vector<std::string> warnings_of(const storage::WritableFile& file) {
   std::vector<std::string> warnings = file.warnings();
@@ -58,12 +58,16 @@ std::vector<std::string> warnings_of(const storage::WritableFile& file) {
   return warnings;
 }
 
+// The tensor as its bytes are to stand in the file. Views that conjugate or negate lazily are made real.
+at::Tensor plain(const at::Tensor& tensor) {
+  return tensor.detach().resolve_conj().resolve_neg().contiguous();
 }
 
 }  // namespace
 
 SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata,
-                 int64_t num_threads, const OptionalHelper& helper) {
+                 int64_t num_threads, const OptionalHelper& helper)
+    : uri_(file) {
   try {
     if (num_threads < 0 || num_threads > std::numeric_limits<int16_t>::max()) {
       throw Error(ErrorKind::kInvalidArgument,
@@ -113,7 +117,9 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
     }
     job_.start(workers, plan_.bytes, plan_.chunks.size(),
                {.run = [this](engine::Job& job, size_t worker) { engine::save_chunks(job, worker, *file_, plan_, *source_); },
-                .finish = [this] { file_->commit(); }});
+                .finish = [this] { file_->commit(); },
+                // At once, and not when the job dies: whoever looks at an exception keeps that alive.
+                .abandon = [this] { file_.reset(); }});
   } catch (Error& error) {
     throw error.in_file(file);
   }
@@ -135,7 +141,7 @@ std::vector<std::string> SaveJob::result() {
   try {
     job_.rethrow_if_failed();
   } catch (const Error& error) {
-    throw Error(error).in_file(file_->uri());  // a copy: another thread may be told of the same failure
+    throw Error(error).in_file(uri_);  // a copy: another thread may be told of the same failure
   }
   return warnings_of(*file_);
 }
@@ -143,6 +149,9 @@ std::vector<std::string> SaveJob::result() {
 FileWriter::FileWriter(const std::string& file) : file_(storage::open_for_write(file, 0)) {}
 
 void FileWriter::write(const at::Tensor& tensor) {
+  if (!file_) {
+    throw Error(ErrorKind::kInvalidArgument, "the file has been committed or discarded");
+  }
   if (!tensor.is_cpu() || !tensor.is_contiguous()) {
     throw Error(ErrorKind::kInvalidArgument, "only contiguous CPU tensors can be written").in_file(file_->uri());
   }
@@ -151,8 +160,16 @@ void FileWriter::write(const at::Tensor& tensor) {
 }
 
 std::vector<std::string> FileWriter::commit() {
-  file_->commit();
-  return file_->warnings();
+  if (!file_) {
+    throw Error(ErrorKind::kInvalidArgument, "the file has been committed or discarded");
+  }
+  const std::unique_ptr<storage::WritableFile> file = std::move(file_);
+  file->commit();
+  return warnings_of(*file);
+}
+
+void FileWriter::discard() {
+  file_.reset();
 }
 
 }  // namespace veturbo

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import torch
 
@@ -11,6 +12,7 @@ FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 MapLocation: TypeAlias = "str | int | torch.device"
 
 _FILE_SCHEME = "file://"
+_MAX_THREADS = 32767  # the operators' limit
 
 
 def operator_path(file: FilePath) -> str | bytes:
@@ -44,9 +46,29 @@ def thread_count(num_thread: int | None) -> int:
         return 0
     if isinstance(num_thread, bool) or not isinstance(num_thread, int):
         raise TypeError(f"num_thread must be an int or None, not {type(num_thread).__name__}")
-    if num_thread < 1:
-        raise ValueError(f"num_thread is {num_thread}: give at least 1, or None for as many as pay")
+    if not 1 <= num_thread <= _MAX_THREADS:
+        raise ValueError(f"num_thread is {num_thread}: give 1 to {_MAX_THREADS}, or None for as many as pay")
     return num_thread
+
+
+def check_tensors(state_dict: Any) -> None:
+    """Refuses what is not a mapping of names to tensors."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a dict of names and tensors, not a {type(state_dict).__name__}")
+    for name, tensor in state_dict.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the name {name!r} of a tensor must be a str, not a {type(name).__name__}")
+        check_text(name, "name of a tensor")
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f'state_dict["{name}"] is a {type(tensor).__name__}, not a tensor')
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuses half a surrogate pair, which no UTF-8 stands for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the {what} {text!r} cannot be written as UTF-8: {error.reason}") from None
 
 
 def refuse_cipher(use_cipher: bool | None) -> None:

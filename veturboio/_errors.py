@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,6 +37,7 @@ class TorchFileError(Exception):
 @contextmanager
 def python_errors() -> Iterator[None]:
     """Raises what the operators called inside throw as the exceptions that Python's users expect."""
+    ops.last_error()  # forget an earlier one: what PyTorch itself throws, for an argument of a wrong type, is not noted
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -42,7 +45,8 @@ def python_errors() -> Iterator[None]:
 
 
 def _from_last_error(error: Exception) -> BaseException:
-    kind, code, file, tensor, offset, cause = ops.last_error()
+    kind, code, path, tensor, offset, cause = ops.last_error()
+    file = os.fsdecode(path.encode("latin-1"))
     message = str(error)
     if kind == "io":
         text = cause if offset < 0 else f"{cause} (at byte {offset})"
@@ -59,8 +63,25 @@ def _from_last_error(error: Exception) -> BaseException:
     return error  # PyTorch's own
 
 
-def torch_file_error(error: Exception, file: str) -> Exception:
-    """What to raise for an exception of torch.load: a FileFormatError where the file is damaged."""
-    if isinstance(error, EOFError) or "PytorchStreamReader" in str(error):
-        return FileFormatError(f"{file}: damaged torch file: {error}", file)
-    return error
+@contextmanager
+def torch_file_errors(file: str) -> Iterator[None]:
+    """Raises FileFormatError for what torch.load raises inside when `file` is damaged, and leaves its other exceptions alone."""
+    try:
+        yield
+    except Exception as error:
+        if _means_damage(error):
+            raise FileFormatError(f"{file}: damaged torch file: {error or type(error).__name__}", file) from error
+        raise
+
+
+def _means_damage(error: Exception) -> bool:
+    # torch.load checks little: where a file is cut short or has wrong bytes its unpickler stumbles over what is not there. What
+    # else it raises may be true of a good file: a class that weights_only forbids, a device that is not there.
+    if isinstance(error, EOFError | IndexError | UnicodeDecodeError | struct.error):
+        return True
+    if isinstance(error, OSError):  # it sought to before the file's start; errors of the system's have other numbers
+        return error.errno == errno.EINVAL and error.filename is None
+    return any(text in str(error) for text in _DAMAGE_TEXTS)
+
+
+_DAMAGE_TEXTS = ("PytorchStreamReader", "unexpected EOF", "corrupt file?", "pickle data was truncated")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -11,13 +12,14 @@ import torch
 from veturboio._arguments import (
     FilePath,
     MapLocation,
+    check_tensors,
     local_path,
     operator_path,
     refuse_cipher,
     target_device,
     thread_count,
 )
-from veturboio._errors import FileFormatError, TorchFileError, python_errors, torch_file_error
+from veturboio._errors import FileFormatError, TorchFileError, python_errors, torch_file_errors
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import finish
 from veturboio._library import ops
@@ -137,7 +139,7 @@ def load_to_shmem(
 
 
 def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dict[str, Any]) -> dict[str, torch.Tensor]:
-    _check_tensors(state_dict)
+    check_tensors(state_dict)
     path = operator_path(file)
     with python_errors():
         metadata = ops.read_metadata(path)
@@ -160,15 +162,17 @@ def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dic
 
 def _load_torch_file(file: FilePath, device: torch.device, *, mmap: bool, weights_only: bool) -> Any:
     path = local_path(file)
-    try:
-        return torch.load(path, map_location=device, mmap=mmap or None, weights_only=weights_only)
-    except (RuntimeError, EOFError) as error:
-        raise torch_file_error(error, path) from error
+    with torch_file_errors(path):
+        if not path.endswith(".safetensors"):
+            return torch.load(path, map_location=device, mmap=mmap or None, weights_only=weights_only)
+        # torch.load takes a path with this ending for what it says, whatever is in the file.
+        with Path(path).open("rb") as source:
+            return torch.load(source, map_location=device, mmap=False, weights_only=weights_only)
 
 
 def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, file: FilePath) -> dict[str, torch.Tensor]:
     """What _load_into does, for a file that PyTorch has loaded."""
-    _check_tensors(state_dict)
+    check_tensors(state_dict)
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{local_path(file)}: holds a {type(loaded).__name__}, not a state dict")
     faults = []
@@ -187,17 +191,15 @@ def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, file: FilePath)
     return state_dict
 
 
-def _check_tensors(state_dict: Mapping[str, Any]) -> None:
-    for name, tensor in state_dict.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f'state_dict["{name}"] is a {type(tensor).__name__}, not a tensor')
-
-
 def _mismatch(target: torch.Tensor, source: torch.Tensor) -> str | None:
+    if target.layout != torch.strided or target.is_meta or target.is_quantized:
+        return "is not a dense tensor with memory"
     if target.shape != source.shape:
         return f"has shape {list(target.shape)}, the file {list(source.shape)}"
     if target.dtype != source.dtype:
         return f"has dtype {target.dtype}, the file {source.dtype}"
+    if any(stride == 0 and size > 1 for size, stride in zip(target.shape, target.stride(), strict=True)):
+        return "has elements that share memory (it was made by expand()): give a copy of it"
     return None
 
 

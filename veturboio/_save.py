@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from veturboio._arguments import FilePath, operator_path, refuse_cipher
+from veturboio._arguments import FilePath, check_tensors, check_text, operator_path, refuse_cipher
 from veturboio._errors import python_errors
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import finish
@@ -92,9 +92,17 @@ def save_pt(state_dict: Any, file: FilePath, use_cipher: bool | None = None) -> 
     refuse_cipher(use_cipher)
     with python_errors():
         writer = torch.classes.veturbo.FileWriter(operator_path(file))
-    torch.save(state_dict, cast(IO[bytes], _PythonFile(writer)))
+    file_object = _PythonFile(writer)
+    try:
+        torch.save(state_dict, cast(IO[bytes], file_object))
+    except BaseException as error:
+        writer.discard()
+        if file_object.error is not None and file_object.error is not error:
+            raise file_object.error from None  # PyTorch's writer makes a RuntimeError of it that does not say what happened
+        raise
     with python_errors():
-        _warn_of(writer.commit())
+        warning_texts = writer.commit()
+    _warn_of(warning_texts)
 
 
 def write_file(
@@ -132,19 +140,16 @@ def write_file(
 
 
 def _plain_tensors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict must be a dict of names and tensors, not a {type(state_dict).__name__}")
+    check_tensors(state_dict)
     tensors = {}
     for name, tensor in state_dict.items():
-        if not isinstance(name, str):
-            raise TypeError(f"the name {name!r} of a tensor must be a str, not a {type(name).__name__}")
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f'state_dict["{name}"] is a {type(tensor).__name__}, not a tensor')
         if is_traceable_wrapper_subclass(tensor):
             raise ValueError(
                 f'tensor "{name}" is a {type(tensor).__name__}, which has no memory of its own: save the tensors it is made of'
             )
-        tensors[name] = tensor.detach().as_subclass(torch.Tensor)
+        detached = tensor.detach()
+        # as_subclass() asks for strides. What has none is refused by the operator.
+        tensors[name] = detached.as_subclass(torch.Tensor) if detached.layout == torch.strided else detached
     return tensors
 
 
@@ -156,6 +161,8 @@ def _checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str] | No
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata must be a dict of texts, but {key!r}: {value!r} is not")
+        check_text(key, "metadata key")
+        check_text(value, f"metadata value of {key!r}")
     return dict(metadata)
 
 
@@ -211,6 +218,7 @@ class _PythonFile(io.RawIOBase):
     _BUFFER_BYTES = 8 << 20
 
     def __init__(self, writer: Any) -> None:
+        self.error: BaseException | None = None  # the first that a write raised
         self._writer = writer
         # PyTorch hands over read-only memory, of which torch.frombuffer makes no tensor without a warning.
         self._buffer = bytearray(self._BUFFER_BYTES)
@@ -220,6 +228,13 @@ class _PythonFile(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
+        try:
+            return self._write(data)
+        except BaseException as error:
+            self.error = self.error or error
+            raise
+
+    def _write(self, data: Any) -> int:
         source = memoryview(data).cast("B")
         for begin in range(0, len(source), self._BUFFER_BYTES):
             piece = source[begin : begin + self._BUFFER_BYTES]

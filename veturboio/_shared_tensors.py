@@ -21,7 +21,7 @@ def overlapping(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
     """Groups of names whose tensors lie, in part or wholly, over the same bytes. Views of disjoint parts of a storage do not."""
     by_storage: defaultdict[tuple[torch.device, int], list[tuple[int, int, str]]] = defaultdict(list)
     for name, tensor in tensors.items():
-        if tensor.layout == torch.strided and tensor.numel() > 0 and not tensor.is_meta:
+        if tensor.layout == torch.strided and not tensor.is_nested and tensor.numel() > 0 and not tensor.is_meta:
             storage = tensor.untyped_storage().data_ptr()
             begin = int(tensor.storage_offset()) * tensor.itemsize
             by_storage[tensor.device, storage].append((begin, begin + _extent(tensor), name))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import veturboio
 from veturboio._arguments import local_path
-from veturboio._errors import FileFormatError, torch_file_error
+from veturboio._errors import FileFormatError, torch_file_errors
 from veturboio._library import ops
 from veturboio._save import write_file
 
@@ -110,11 +110,9 @@ def _convert(options: argparse.Namespace) -> None:
 def _read(file: str) -> Any:
     if not zipfile.is_zipfile(file):  # raises nothing for a file that is missing
         _refuse_safetensors(file)
-    try:
+    with torch_file_errors(file):
         # Mapped, so that no copy but the page cache's is made; the formats before PyTorch 1.6 cannot be.
         return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
-    except (RuntimeError, EOFError) as error:
-        raise torch_file_error(error, file) from error
 
 
 def _refuse_safetensors(file: str) -> None:

@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
@@ -11,13 +12,19 @@
 
 // How the core's errors reach PyTorch's callers. An operator can only throw what PyTorch translates: a ValueError for a bad file
 // or argument, a RuntimeError otherwise. So that Python can raise what its users expect (FileNotFoundError with errno and
-// filename), the parts of a thread's last error are kept, as errno is, until its next call.
+// filename), the parts of a thread's last error are kept, as errno is, until its next call. All text is valid UTF-8: Python
+// cannot take any other.
 namespace veturbo {
 
-// kind, errno, file, tensor, offset (-1: none), cause. kind is "" when the thread's last call did not fail.
+// kind, errno, file, tensor, offset (-1: none), cause. kind is "" when the thread's last call did not fail. A path may be any
+// bytes; each stands here as the character of that number (Latin-1).
 using LastError = std::tuple<std::string, int64_t, std::string, std::string, int64_t, std::string>;
 
+// And forgets it: of two calls in a row the second gives none.
 LastError last_error();
+
+// The text with every byte that is not UTF-8 written as \xNN.
+std::string valid_utf8(std::string_view text);
 
 namespace detail {
 void clear_last_error();

@@ -56,7 +56,8 @@ TORCH_LIBRARY(veturbo, library) {
       .def(
           torch::init([](const std::string& file) { return with_errors([&] { return c10::make_intrusive<FileWriter>(file); }); }))
       .def("write", method(&FileWriter::write))
-      .def("commit", method(&FileWriter::commit));
+      .def("commit", method(&FileWriter::commit))
+      .def("discard", method(&FileWriter::discard));
 
   library.def(schema(
       "load_file(str file, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "
@@ -91,7 +92,7 @@ TORCH_LIBRARY(veturbo, library) {
 
   library.def(schema("file_size(str file) -> int"));
 
-  // What the calling thread's last call of ours failed with; see errors.h.
+  // What the calling thread's last call of ours failed with, told once; see errors.h.
   library.def(schema("last_error() -> (str kind, int errno, str file, str tensor, int offset, str cause)"));
   // The versions that this library was built for: "torch", and "cuda" ("" in a build without it).
   library.def(schema("build_info() -> Dict(str, str)"));

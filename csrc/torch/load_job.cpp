@@ -71,6 +71,11 @@ std::unique_ptr<storage::ReadableFile> open_file(const std::string& file, const 
   return storage::open_for_read(file, {.direct_io = options.direct_io});
 }
 
+// Whether the bytes in the tensor's memory are its values, in order. Those of a view that conjugates or negates lazily are not.
+bool holds_its_bytes(const at::Tensor& tensor) {
+  return tensor.is_contiguous() && !tensor.is_conj() && !tensor.is_neg();
+}
+
 // Why the file's tensor cannot be written into `tensor`; empty when it can.
 std::string mismatch(const Spec& spec, const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_meta() || tensor.is_quantized()) {
@@ -223,7 +228,7 @@ void LoadJob::adopt(const TensorDict& into) {
       continue;
     }
     const at::Tensor tensor = found->value().detach();
-    loaded_.push_back({found->value(), tensor.is_contiguous() ? tensor : at::empty(tensor.sizes(), tensor.options())});
+    loaded_.push_back({found->value(), holds_its_bytes(tensor) ? tensor : at::empty(tensor.sizes(), tensor.options())});
   }
   for (const auto& item : into) {
     if (!in_file.contains(item.key())) {
@@ -320,7 +325,7 @@ void LoadJob::finish() {
   const c10::InferenceMode inference;
   for (Loaded& loaded : loaded_) {
     const at::Tensor target = loaded.tensor.detach();
-    if (!target.is_contiguous()) {
+    if (!holds_its_bytes(target)) {
       target.copy_(loaded.contiguous);
       loaded.contiguous.reset();
     }

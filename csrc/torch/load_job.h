@@ -56,7 +56,7 @@ class LoadJob : public torch::CustomClassHolder {
  private:
   struct Loaded {
     at::Tensor tensor;      // what result() hands out
-    at::Tensor contiguous;  // what is read into; another one only where `tensor` is strided
+    at::Tensor contiguous;  // what is read into; another one where `tensor` is strided or a lazy view
   };
 
   void select(const std::vector<std::string>& names);

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "torch/accelerator.h"
 #include "torch/dtype.h"
+#include "torch/errors.h"
 #include "torch/tensor_memory.h"
 
 namespace veturbo {
@@ -25,6 +26,9 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
     if (tensor.layout() != at::kStrided) {
       throw Error(ErrorKind::kInvalidArgument,
                   concat("has layout ", tensor.layout(), ", the format has only dense tensors: save its to_dense()"));
+    }
+    if (tensor.is_nested()) {
+      throw Error(ErrorKind::kInvalidArgument, "is nested, which the format cannot express: save its parts, or to_padded_tensor()");
     }
     if (tensor.is_quantized()) {
       throw Error(ErrorKind::kInvalidArgument,
@@ -47,6 +51,13 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
   }
 }
 
+// Guarantees that the storage could not give. They name the file, whose path may be any bytes.
+std::vector<std::string> warnings_of(const storage::WritableFile& file) {
+  std::vector<std::string> warnings = file.warnings();
+  std::transform(warnings.begin(), warnings.end(), warnings.begin(), valid_utf8);
+  return warnings;
+}
+
 // The tensor as its bytes are to stand in the file. Views that conjugate or negate lazily are made real.
 at::Tensor plain(const at::Tensor& tensor) {
   return tensor.detach().resolve_conj().resolve_neg().contiguous();
@@ -55,7 +66,8 @@ at::Tensor plain(const at::Tensor& tensor) {
 }  // namespace
 
 SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata,
-                 int64_t num_threads, const OptionalHelper& helper) {
+                 int64_t num_threads, const OptionalHelper& helper)
+    : uri_(file) {
   try {
     if (num_threads < 0 || num_threads > std::numeric_limits<int16_t>::max()) {
       throw Error(ErrorKind::kInvalidArgument,
@@ -105,7 +117,9 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
     }
     job_.start(workers, plan_.bytes, plan_.chunks.size(),
                {.run = [this](engine::Job& job, size_t worker) { engine::save_chunks(job, worker, *file_, plan_, *source_); },
-                .finish = [this] { file_->commit(); }});
+                .finish = [this] { file_->commit(); },
+                // At once, and not when the job dies: whoever looks at an exception keeps that alive.
+                .abandon = [this] { file_.reset(); }});
   } catch (Error& error) {
     throw error.in_file(file);
   }
@@ -127,14 +141,17 @@ std::vector<std::string> SaveJob::result() {
   try {
     job_.rethrow_if_failed();
   } catch (const Error& error) {
-    throw Error(error).in_file(file_->uri());  // a copy: another thread may be told of the same failure
+    throw Error(error).in_file(uri_);  // a copy: another thread may be told of the same failure
   }
-  return file_->warnings();
+  return warnings_of(*file_);
 }
 
 FileWriter::FileWriter(const std::string& file) : file_(storage::open_for_write(file, 0)) {}
 
 void FileWriter::write(const at::Tensor& tensor) {
+  if (!file_) {
+    throw Error(ErrorKind::kInvalidArgument, "the file has been committed or discarded");
+  }
   if (!tensor.is_cpu() || !tensor.is_contiguous()) {
     throw Error(ErrorKind::kInvalidArgument, "only contiguous CPU tensors can be written").in_file(file_->uri());
   }
@@ -143,8 +160,16 @@ void FileWriter::write(const at::Tensor& tensor) {
 }
 
 std::vector<std::string> FileWriter::commit() {
-  file_->commit();
-  return file_->warnings();
+  if (!file_) {
+    throw Error(ErrorKind::kInvalidArgument, "the file has been committed or discarded");
+  }
+  const std::unique_ptr<storage::WritableFile> file = std::move(file_);
+  file->commit();
+  return warnings_of(*file);
+}
+
+void FileWriter::discard() {
+  file_.reset();
 }
 
 }  // namespace veturbo

@@ -35,9 +35,10 @@ class SaveJob : public torch::CustomClassHolder {
   std::vector<std::string> result();
 
  private:
+  std::string uri_;
   std::string header_;
-  std::vector<at::Tensor> tensors_;  // in the order of the file
-  std::unique_ptr<storage::WritableFile> file_;
+  std::vector<at::Tensor> tensors_;              // in the order of the file
+  std::unique_ptr<storage::WritableFile> file_;  // none once the save has failed
   engine::Plan plan_;
   std::unique_ptr<engine::ChunkSource> source_;
   engine::Job job_;  // last: its threads use all of the above
@@ -50,8 +51,10 @@ class FileWriter : public torch::CustomClassHolder {
 
   // Appends the bytes of a contiguous CPU tensor.
   void write(const at::Tensor& tensor);
-  // Gives the file its name, and the warnings as SaveJob::result(). Without it, nothing is left of the file.
+  // Gives the file its name, and the warnings as SaveJob::result(). Ends the writing, well or badly.
   std::vector<std::string> commit();
+  // Ends the writing and leaves nothing of the file, as does the writer's death before a commit().
+  void discard();
 
  private:
   std::unique_ptr<storage::WritableFile> file_;

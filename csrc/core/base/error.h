@@ -38,6 +38,7 @@ class Error : public std::exception {
   std::optional<uint64_t> offset() const { return offset_; }
 
   // FILE: tensor "NAME": CAUSE (at byte OFFSET)
+  const std::string& message() const { return message_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
  private:

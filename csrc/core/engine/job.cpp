@@ -64,6 +64,10 @@ void Job::leave(size_t workers) {
       fail(std::current_exception());
     }
   }
+  // Whether it has failed is settled: the workers have left, and cancel() only acts before that.
+  if (failed()) {
+    work_.abandon();
+  }
   std::lock_guard lock(mutex_);
   has_ended_ = true;
   ended_.notify_all();
@@ -100,6 +104,11 @@ void Job::cancel() {
     error_ = std::make_exception_ptr(Error(ErrorKind::kCancelled, "cancelled"));
     stopped_.store(true, std::memory_order_relaxed);
   }
+}
+
+bool Job::failed() {
+  std::lock_guard lock(mutex_);
+  return error_ != nullptr;
 }
 
 void Job::fail(std::exception_ptr error) {

@@ -25,6 +25,8 @@ class Job {
     std::function<void(Job&, size_t worker)> run;
     // Run once by whichever worker ends last, if none has failed.
     std::function<void()> finish = [] {};
+    // Run once after the last worker, if one of them or `finish` has failed. Must not throw.
+    std::function<void()> abandon = [] {};
   };
 
   Job() = default;
@@ -52,6 +54,7 @@ class Job {
   uint64_t bytes_total() const { return bytes_total_; }
 
  private:
+  bool failed();
   void fail(std::exception_ptr error);
   void run_worker(size_t worker);
   void leave(size_t workers);

@@ -1,0 +1,23 @@
+"""Fixtures that the Python tests share."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every run: a failure is there again when someone looks at it.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def shm_path() -> Iterator[Path]:
+    """A folder in shared memory, for files that are too large or too often written for a disk."""
+    path = Path(tempfile.mkdtemp(prefix="veturboio-test-", dir="/dev/shm"))
+    yield path
+    shutil.rmtree(path)

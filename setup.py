@@ -98,8 +98,8 @@ def library() -> tuple[Extension, Any]:
         "py_limited_api": True,  # do not link libtorch_python
     }
     if wants_cuda():
-        # For every architecture that nvcc knows, unless told otherwise: PyTorch's choice is that of the GPU in this machine, and a
-        # machine that builds often has none.
+        # For every architecture that nvcc knows, unless told otherwise: PyTorch's choice is that of the GPU in this machine, and
+        # a machine that builds often has none.
         architectures = [] if os.environ.get("TORCH_CUDA_ARCH_LIST") else ["-arch=all-major"]
         nvcc = ["-std=c++20", "-O3", *architectures]
         options["extra_compile_args"] = {"cxx": [*cxx, "-DVETURBO_WITH_CUDA"], "nvcc": nvcc}

@@ -116,6 +116,34 @@ TEST(Job, CannotBeCancelledOnceItFinishes) {
   EXPECT_NO_THROW(job.rethrow_if_failed());
 }
 
+TEST(Job, AbandonsOnceWhenItFailsAndNeverOtherwise) {
+  int abandoned = 0;
+  const auto run_job = [&](bool fails_in_worker, bool fails_in_finish) {
+    Job job;
+    job.start(3, 0, 0,
+              {.run =
+                   [&](Job&, size_t worker) {
+                     if (fails_in_worker && worker == 1) {
+                       throw std::runtime_error("worker");
+                     }
+                   },
+               .finish =
+                   [&] {
+                     if (fails_in_finish) {
+                       throw std::runtime_error("finish");
+                     }
+                   },
+               .abandon = [&] { ++abandoned; }});
+    job.wait(std::nullopt);
+  };
+  run_job(false, false);
+  EXPECT_EQ(abandoned, 0);
+  run_job(true, false);
+  EXPECT_EQ(abandoned, 1);
+  run_job(false, true);
+  EXPECT_EQ(abandoned, 2);
+}
+
 TEST(Job, DroppedWhileItRunsStopsAndJoins) {
   std::atomic<int> running = 0;
   {

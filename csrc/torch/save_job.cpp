@@ -28,7 +28,8 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
                   concat("has layout ", tensor.layout(), ", the format has only dense tensors: save its to_dense()"));
     }
     if (tensor.is_nested()) {
-      throw Error(ErrorKind::kInvalidArgument, "is nested, which the format cannot express: save its parts, or to_padded_tensor()");
+      throw Error(ErrorKind::kInvalidArgument,
+                  "is nested, which the format cannot express: save its parts, or to_padded_tensor()");
     }
     if (tensor.is_quantized()) {
       throw Error(ErrorKind::kInvalidArgument,

@@ -27,6 +27,17 @@ namespace {
 
 constexpr uint64_t kTensorAlignment = 64;  // as PyTorch's own CPU allocator
 
+// Where in an arena (which begins at a page) to put a tensor, at `at` or a little after.
+//
+// The kernel copies what it reads with `rep movsb`, and AMD's Zen 3 does that at less than half its speed while the destination
+// is up to 32 bytes ahead of the source within their pages.
+uint64_t place(uint64_t at, uint64_t file_offset) {
+  constexpr uint64_t kAliasing = 4096;
+  const uint64_t offset = align_up(at, kTensorAlignment);
+  const uint64_t ahead = (offset - file_offset) % kAliasing;
+  return ahead > 0 && ahead < kTensorAlignment ? offset + kTensorAlignment : offset;
+}
+
 // What PyTorch makes of an entry of the file. Throws an Error that names the tensor.
 struct Spec {
   at::ScalarType type;
@@ -177,18 +188,18 @@ void LoadJob::allocate() {
 
 void LoadJob::allocate_in_arena() {
   std::vector<Spec> specs;
+  std::vector<uint64_t> offsets;
   uint64_t size = 0;
   for (const format::TensorEntry& entry : header_.tensors) {
     specs.push_back(spec_of(entry));
-    size = align_up(size + entry.num_bytes(), kTensorAlignment);
+    offsets.push_back(place(size, header_.data_offset + entry.begin));
+    size = offsets.back() + entry.num_bytes();
   }
   const auto arena = std::make_shared<MappedRegion>(MappedRegion::anonymous(size));
-  uint64_t offset = 0;
   for (size_t i = 0; i < specs.size(); ++i) {
     const uint64_t bytes = header_.tensors[i].num_bytes();
-    const at::Tensor tensor = tensor_over(arena, offset, bytes, specs[i].sizes, specs[i].type, Reclaim::kDiscardPages);
+    const at::Tensor tensor = tensor_over(arena, offsets[i], bytes, specs[i].sizes, specs[i].type, Reclaim::kDiscardPages);
     loaded_.push_back({tensor, tensor});
-    offset = align_up(offset + bytes, kTensorAlignment);
   }
 }
 

@@ -474,6 +474,30 @@ def test_in_place_into_parameters(tmp_path: Path, device: torch.device) -> None:
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in target.parameters())
 
 
+def test_the_result_of_a_strided_load_may_be_fetched_on_another_stream(
+    tmp_path: Path, accelerator: FakeAccelerator, device: torch.device
+) -> None:
+    # The tensor that was read into belongs to the stream on which the load began: it must not go while another copies from it.
+    expected = content(3000, 2000, seed=1)
+    path = str(tmp_path / "model.safetensors")
+    safetensors.torch.save_file({"tensor": expected}, path)
+    target = torch.zeros(2000, 3000, dtype=torch.uint8, device=device).t()
+    stream = torch.Stream(device=device)
+    jobs = [ops.start_load_({"tensor": target}, path)]
+    jobs[0].wait(-1.0)
+
+    def fetch_and_drop() -> None:
+        with stream:
+            jobs.pop().result()
+
+    with accelerator.held(stream):
+        fetched = in_thread(fetch_and_drop)
+        wait_until(lambda: not stream.query())
+        time.sleep(0.1)  # for a job that does not wait to go
+    fetched()
+    assert_same(target, expected)
+
+
 # Staging memory.
 
 

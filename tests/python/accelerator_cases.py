@@ -525,6 +525,30 @@ def test_staging_is_at_most_256_mib_however_many_threads(
     assert 128 * MIB < accelerator.counter("peak_pinned_bytes") <= 256 * MIB
 
 
+def test_a_helper_grows_once_and_keeps_its_memory(
+    model: tuple[str, dict[str, torch.Tensor]], accelerator: FakeAccelerator, device: torch.device, tmp_path: Path
+) -> None:
+    path, expected = model
+    small = str(tmp_path / "small.safetensors")
+    veturboio.save_file({"scalar": expected["scalar"]}, small)
+    helper = veturboio.init_io_helper()
+    assert helper.bytes() == 0
+    veturboio.load(small, device, helper=helper, use_pinmem=True)
+    assert helper.bytes() == accelerator.counter("pinned_bytes") > 0
+    assert_all_same(veturboio.load(path, device, helper=helper, use_pinmem=True, num_thread=2), expected)
+    held = helper.bytes()
+    assert held > CHUNK
+    for name in (path, small, path):
+        veturboio.load(name, device, helper=helper, use_pinmem=True, num_thread=2)
+        assert helper.bytes() == held
+    # What it says is what is pinned: the small memory of the beginning is gone, and nothing else was pinned.
+    assert accelerator.counter("pinned_bytes") == held
+    helper.release()
+    assert helper.bytes() == 0
+    assert accelerator.counter("pinned_bytes") == 0
+    assert_all_same(veturboio.load(path, device, helper=helper, use_pinmem=True), expected)
+
+
 def test_a_helper_serves_saves_as_well(
     model: tuple[str, dict[str, torch.Tensor]], accelerator: FakeAccelerator, device: torch.device, tmp_path: Path
 ) -> None:
@@ -558,6 +582,21 @@ def test_threads_share_a_helper(
             assert_all_same(tensors, expected)
     assert 0 < helper.bytes() == accelerator.counter("pinned_bytes")
     helper.release()
+    assert accelerator.counter("pinned_bytes") == 0
+
+
+def test_a_helper_that_is_released_during_a_load_gets_its_memory_back_after_it(
+    model: tuple[str, dict[str, torch.Tensor]], accelerator: FakeAccelerator, device: torch.device
+) -> None:
+    path, expected = model
+    helper = veturboio.init_io_helper()
+    with accelerator.held_pool(device):
+        job = ops.start_load(path, device, helper=helper.native)
+        helper.release()
+        assert helper.bytes() == accelerator.counter("pinned_bytes") > 0
+    assert_all_same(job.result(), expected)
+    del job
+    assert helper.bytes() == 0
     assert accelerator.counter("pinned_bytes") == 0
 
 

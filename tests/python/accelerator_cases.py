@@ -834,6 +834,16 @@ def test_a_save_makes_no_second_copy_on_the_host(tmp_path: Path, accelerator: Fa
     assert accelerator.counter("pinned_blocks_lent") == 0
 
 
+def test_a_save_stages_at_most_256_mib_however_many_threads(
+    tmp_path: Path, accelerator: FakeAccelerator, device: torch.device
+) -> None:
+    tensor = torch.arange(36 * WRITE_CHUNK // 8).to(device)
+    path = str(tmp_path / "model.safetensors")
+    ops.save_file({"tensor": tensor}, path, num_threads=36)
+    assert accelerator.counter("peak_pinned_bytes") <= 256 * MIB
+    assert_all_same(safetensors.torch.load_file(path), {"tensor": torch.arange(36 * WRITE_CHUNK // 8)})
+
+
 def test_files_of_torch_save_go_to_the_device(tmp_path: Path, device: torch.device) -> None:
     expected = {"tensor": content(100, 200, dtype=torch.float32)}
     path = tmp_path / "model.pt"

@@ -101,6 +101,10 @@ std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vect
   return std::make_unique<engine::StagingSink>(std::move(slots), std::move(copier));
 }
 
+int DeviceSource::max_workers(const engine::Plan& plan) {
+  return static_cast<int>(std::max<uint64_t>(1, kMaxStagingBytes / slot_size(plan)));
+}
+
 DeviceSource::DeviceSource(std::vector<at::Tensor> targets, const engine::Plan& plan, int num_threads,
                            const OptionalHelper& helper)
     : targets_(std::move(targets)),

@@ -21,13 +21,16 @@ std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vect
                                                     int num_threads, uint64_t max_staging_bytes, Pinning pinning,
                                                     const OptionalHelper& helper);
 
-// Of a whole load, whatever the file's size.
+// Of a whole load or save, whatever the file's size.
 constexpr uint64_t kMaxStagingBytes = uint64_t{256} << 20;
 
 // The source of a save of which some tensors are on devices: the workers' chunks come by way of one staging slot each, so that no
 // second copy of the model is ever on the host.
 class DeviceSource final : public engine::ChunkSource {
  public:
+  // More workers would need more than kMaxStagingBytes.
+  static int max_workers(const engine::Plan& plan);
+
   // One a target, as bytes.
   DeviceSource(std::vector<at::Tensor> targets, const engine::Plan& plan, int num_threads, const OptionalHelper& helper);
   ~DeviceSource() override;

@@ -26,6 +26,11 @@ at::Tensor allocate_bytes(int64_t bytes, Pinning pinning) {
   return memory.narrow(0, (page - misplaced) % page, bytes);
 }
 
+// PyTorch keeps pinned memory that is given back pinned for later.
+void unpin_what_is_free() {
+  at::getHostAllocator(at::getAccelerator(/*checked=*/true).value())->empty_cache();
+}
+
 }  // namespace
 
 int64_t IOHelper::bytes() const {
@@ -45,12 +50,12 @@ void IOHelper::release() {
   }
   if (!memory.empty()) {
     memory.clear();
-    // PyTorch would keep it pinned for later; whoever calls release() wants it back.
-    at::getHostAllocator(at::getAccelerator(/*checked=*/true).value())->empty_cache();
+    unpin_what_is_free();
   }
 }
 
 at::Tensor IOHelper::take(int64_t bytes) {
+  std::vector<at::Tensor> small;
   {
     std::lock_guard lock(mutex_);
     const auto fits = [bytes](const at::Tensor& memory) { return memory.numel() >= bytes; };
@@ -60,24 +65,33 @@ at::Tensor IOHelper::take(int64_t bytes) {
       free_.erase(found);
       return memory;
     }
+    // What is too small now would be too small again for the same model: it makes room for what fits.
+    small = std::exchange(free_, {});
+    for (const at::Tensor& memory : small) {
+      bytes_ -= memory.numel();
+    }
+  }
+  if (!small.empty()) {
+    small.clear();
+    unpin_what_is_free();
   }
   at::Tensor memory = allocate_bytes(bytes, Pinning::kPinned);
   std::lock_guard lock(mutex_);
-  // What is too small now would be too small again for the same model: it makes room for what fits.
-  for (const at::Tensor& small : std::exchange(free_, {})) {
-    bytes_ -= small.numel();
-  }
   bytes_ += memory.numel();
   return memory;
 }
 
 void IOHelper::give(at::Tensor memory, uint64_t generation) {
-  std::lock_guard lock(mutex_);
-  if (generation == generation_) {
-    free_.push_back(std::move(memory));
-  } else {
+  {
+    std::lock_guard lock(mutex_);
+    if (generation == generation_) {
+      free_.push_back(std::move(memory));
+      return;
+    }
     bytes_ -= memory.numel();
   }
+  memory.reset();
+  unpin_what_is_free();
 }
 
 StagingMemory::StagingMemory(int64_t bytes, Pinning pinning, const OptionalHelper& helper) {
@@ -95,7 +109,11 @@ StagingMemory::StagingMemory(int64_t bytes, Pinning pinning, const OptionalHelpe
 
 StagingMemory::~StagingMemory() {
   if (helper_) {
-    helper_->give(std::move(tensor_), generation_);
+    try {
+      helper_->give(std::move(tensor_), generation_);
+    } catch (...) {
+      // A device that has failed unpins no more.
+    }
   }
 }
 

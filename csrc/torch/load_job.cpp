@@ -334,16 +334,25 @@ void LoadJob::finish() {
     return;
   }
   const c10::InferenceMode inference;
+  std::vector<at::Device> copying;
   for (Loaded& loaded : loaded_) {
     const at::Tensor target = loaded.tensor.detach();
     if (!holds_its_bytes(target)) {
       target.copy_(loaded.contiguous);
-      loaded.contiguous.reset();
+      if (target.is_cpu()) {
+        loaded.contiguous.reset();
+      } else if (std::find(copying.begin(), copying.end(), target.device()) == copying.end()) {
+        copying.push_back(target.device());
+      }
     }
     if (!loaded.tensor.is_inference()) {
       // So that autograd notices if it had saved the old values.
       loaded.tensor.unsafeGetTensorImpl()->bump_version();
     }
+  }
+  // What was copied from goes with the job. It belongs to the stream on which the load began, and this may be another one.
+  for (const at::Device device : copying) {
+    c10::impl::VirtualGuardImpl(device.type()).getStream(device).synchronize();
   }
 }
 

@@ -101,7 +101,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
     plan_ = engine::make_plan(ranges, traits.chunk_size);
     const int threads =
         traits.in_order ? 1 : engine::choose_num_threads(static_cast<int>(num_threads), plan_, traits.parallelism);
-    const int workers = plan_.bytes <= engine::kInlineBytes ? 0 : threads;
+    int workers = plan_.bytes <= engine::kInlineBytes ? 0 : threads;
     if (all_on_cpu) {
       std::vector<const std::byte*> targets = {reinterpret_cast<const std::byte*>(header_.data())};
       for (const at::Tensor& tensor : tensors_) {
@@ -109,6 +109,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
       }
       source_ = std::make_unique<engine::HostSource>(std::move(targets));
     } else {
+      workers = std::min(workers, DeviceSource::max_workers(plan_));
       std::vector<at::Tensor> targets = {
           at::from_blob(header_.data(), {static_cast<int64_t>(header_.size())}, at::TensorOptions(at::kByte))};
       for (const at::Tensor& tensor : tensors_) {

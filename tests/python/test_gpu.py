@@ -1,0 +1,240 @@
+"""What must hold on a real accelerator, of whatever kind. Skipped without one, unless VETURBOIO_REQUIRE_GPU=1: then it fails."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+import veturboio
+
+MIB = 1 << 20
+CHUNK = 4 * MIB
+ops = torch.ops.veturbo
+
+pytestmark = pytest.mark.gpu
+
+
+def content(*shape: int, dtype: torch.dtype = torch.uint8, seed: int = 0) -> torch.Tensor:
+    """A CPU tensor of random bytes."""
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.Size(shape).numel() * dtype.itemsize
+    return torch.randint(0, 256, (size,), dtype=torch.uint8, generator=generator).view(dtype).reshape(shape)
+
+
+def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Compares the bytes as another stream than the current one finds them, which waits for nothing."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    if not actual.is_cpu:
+        with torch.Stream(device=actual.device):
+            actual = actual.cpu()
+    first, second = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (actual, expected))
+    assert torch.equal(first, second)
+
+
+def assert_all_same(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert_same(actual[name], tensor)
+
+
+@pytest.fixture
+def device() -> torch.device:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        reason = f"PyTorch {torch.__version__} finds no accelerator on this machine"
+        if os.environ.get("VETURBOIO_REQUIRE_GPU") == "1":
+            pytest.fail(f"{reason}, and VETURBOIO_REQUIRE_GPU=1")
+        pytest.skip(reason)
+    return torch.device(accelerator.type, 0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, torch.Tensor]]:
+    """A file of several chunks, large enough for threads, and what is in it. No test changes either."""
+    tensors = {
+        "large": content(5 * CHUNK + 5, seed=1),
+        "matrix": content(600, 500, dtype=torch.bfloat16, seed=2),
+        "nothing": content(0, 7, dtype=torch.float16, seed=3),
+        "scalar": content(dtype=torch.int64, seed=4),
+        **{f"small {i}": content(i * 37 % 300, seed=i) for i in range(100)},
+    }
+    path = str(tmp_path_factory.mktemp("model") / "model.safetensors")
+    safetensors.torch.save_file(tensors, path)
+    return path, tensors
+
+
+@pytest.mark.parametrize("use_pinned_memory", [True, False])
+@pytest.mark.parametrize("use_direct_io", [True, False])
+@pytest.mark.parametrize("num_threads", [0, 1, 8])
+def test_load(
+    model: tuple[str, dict[str, torch.Tensor]],
+    device: torch.device,
+    num_threads: int,
+    use_direct_io: bool,
+    use_pinned_memory: bool,
+) -> None:
+    path, expected = model
+    loaded = ops.load_file(
+        path, device, num_threads=num_threads, use_direct_io=use_direct_io, use_pinned_memory=use_pinned_memory
+    )
+    assert {tensor.device for tensor in loaded.values()} == {device}
+    assert_all_same(loaded, expected)
+
+
+def test_sizes_around_the_borders_of_chunks(tmp_path: Path, device: torch.device) -> None:
+    path = str(tmp_path / "model.safetensors")
+    for size in (1, 4095, CHUNK - 80, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1):
+        expected = {"tensor": content(size, seed=size)}
+        safetensors.torch.save_file(expected, path)
+        assert_all_same(veturboio.load(path, device), expected)
+
+
+def test_a_device_without_an_index_is_the_current_one(model: tuple[str, dict[str, torch.Tensor]], device: torch.device) -> None:
+    path, expected = model
+    loaded = veturboio.load(path, device.type)
+    current = torch.device(device.type, torch.accelerator.current_device_index())
+    assert {tensor.device for tensor in loaded.values()} == {current}
+    assert_all_same(loaded, expected)
+
+
+def test_load_with_a_helper(model: tuple[str, dict[str, torch.Tensor]], device: torch.device) -> None:
+    path, expected = model
+    helper = veturboio.init_io_helper()
+    assert_all_same(veturboio.load(path, device, helper=helper, use_pinmem=True), expected)
+    held = helper.bytes()
+    assert held > 0
+    assert_all_same(veturboio.load(path, device, helper=helper, use_pinmem=True), expected)
+    assert helper.bytes() == held
+    helper.release()
+    assert helper.bytes() == 0
+    assert_all_same(veturboio.load(path, device, helper=helper, use_pinmem=True), expected)
+
+
+def test_threads_share_a_helper(model: tuple[str, dict[str, torch.Tensor]], device: torch.device) -> None:
+    path, expected = model
+    helper = veturboio.init_io_helper()
+    loaded: list[dict[str, torch.Tensor]] = []
+
+    def load() -> None:
+        loaded.append(veturboio.load(path, device, helper=helper, use_pinmem=True, num_thread=2))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loaded) == 4
+    for tensors in loaded:
+        assert_all_same(tensors, expected)
+
+
+def test_staging_is_bounded_and_does_not_grow_with_the_file(tmp_path: Path, device: torch.device) -> None:
+    path = str(tmp_path / "model.safetensors")
+    held = []
+    for num_chunks in (8, 24):
+        helper = veturboio.init_io_helper()
+        expected = {"tensor": torch.arange(num_chunks * CHUNK // 8)}
+        veturboio.save_file(expected, path)
+        loaded = ops.load_file(path, device, num_threads=2, use_direct_io=False, helper=helper.native)
+        held.append(helper.bytes())
+        assert_all_same(loaded, expected)
+    assert held[0] == held[1] <= 256 * MIB
+
+
+def test_load_in_place_contiguous_strided_and_beside_the_cpu(
+    model: tuple[str, dict[str, torch.Tensor]], device: torch.device
+) -> None:
+    path, expected = model
+    targets = {name: torch.zeros_like(tensor, device=device) for name, tensor in expected.items()}
+    targets["matrix"] = torch.zeros(500, 600, dtype=torch.bfloat16, device=device).t()
+    targets["small 7"] = torch.zeros_like(expected["small 7"])
+    addresses = {name: tensor.data_ptr() for name, tensor in targets.items()}
+    assert veturboio.load(path, state_dict=targets) is targets
+    assert {name: tensor.data_ptr() for name, tensor in targets.items()} == addresses
+    assert_all_same(targets, expected)
+
+
+@pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode])
+def test_modes(
+    model: tuple[str, dict[str, torch.Tensor]], device: torch.device, mode: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    path, expected = model
+    with mode():
+        loaded = veturboio.load(path, device)
+        targets = {name: torch.empty_like(tensor, device=device) for name, tensor in expected.items()}
+        veturboio.load(path, state_dict=targets)
+    for tensors in (loaded, targets):
+        assert_all_same(tensors, expected)
+        assert all(tensor.is_inference() == (mode is torch.inference_mode) for tensor in tensors.values())
+
+
+def test_a_load_comes_behind_what_the_current_stream_does_with_its_memory(
+    model: tuple[str, dict[str, torch.Tensor]], device: torch.device
+) -> None:
+    # The allocator hands out the memory of `scratch` again while the stream is still to write to it.
+    path, expected = model
+    stream = torch.Stream(device=device)
+    host = torch.full((64 * MIB,), 255, dtype=torch.uint8, pin_memory=True)
+    with stream:
+        for _ in range(3):
+            for size in (5 * CHUNK + 5, 600_000):
+                scratch = torch.empty(size, dtype=torch.uint8, device=device)
+                for _ in range(8):
+                    scratch.copy_(host[:size], non_blocking=True)
+                del scratch
+            loaded = veturboio.load(path, device)
+            stream.synchronize()
+            assert_all_same(loaded, expected)
+
+
+def test_a_load_in_place_comes_behind_what_the_current_stream_does_with_the_tensors(
+    model: tuple[str, dict[str, torch.Tensor]], device: torch.device
+) -> None:
+    path, expected = model
+    targets = {name: torch.zeros_like(tensor, device=device) for name, tensor in expected.items()}
+    stream = torch.Stream(device=device)
+    host = torch.full((5 * CHUNK + 5,), 255, dtype=torch.uint8, pin_memory=True)
+    torch.accelerator.synchronize(device)
+    with stream:
+        for _ in range(20):
+            targets["large"].copy_(host, non_blocking=True)
+        veturboio.load(path, state_dict=targets)
+    stream.synchronize()
+    assert_all_same(targets, expected)
+
+
+def test_a_save_writes_what_safetensors_writes(
+    model: tuple[str, dict[str, torch.Tensor]], device: torch.device, tmp_path: Path
+) -> None:
+    path, tensors = model
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    placed["small 7"] = tensors["small 7"]
+    placed["matrix"] = tensors["matrix"].t().contiguous().to(device).t()
+    assert not placed["matrix"].is_contiguous()
+    saved = tmp_path / "saved.safetensors"
+    helper = veturboio.init_io_helper()
+    for _ in range(2):
+        veturboio.save_file(placed, saved, helper=helper)
+        assert saved.read_bytes() == Path(path).read_bytes()
+    assert 0 < helper.bytes() <= 256 * MIB
+
+
+def test_a_save_comes_behind_the_work_that_makes_its_tensors(device: torch.device, tmp_path: Path) -> None:
+    host = content(64 * MIB).pin_memory()
+    path = tmp_path / "model.safetensors"
+    stream = torch.Stream(device=device)
+    tensor = torch.zeros(64 * MIB, dtype=torch.uint8, device=device)
+    torch.accelerator.synchronize(device)
+    with stream:
+        tensor.copy_(host, non_blocking=True)
+        veturboio.save_file({"tensor": tensor}, path)
+    assert_all_same(safetensors.torch.load_file(path), {"tensor": host})

@@ -1,0 +1,161 @@
+"""Measures loaders side by side.
+
+Every measurement is a process of its own, and the loaders take turns (A B C A B C ...), so that none profits from what another
+left in memory and slow spells of the machine fall on all of them. What is reported are medians.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+_LIMIT_SOURCE = _HERE / "limit.cpp"
+_LIMIT_PROGRAM = _HERE.parent / "build" / "bench" / "limit"
+
+LOAD_MODES = ("veturboio", "torch", "safetensors", "limit")
+
+
+class BenchError(Exception):
+    """A measurement that could not be made, or whose result is wrong. Its text is for the user."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load of one file. `mode` is one of LOAD_MODES; the other fields are veturboio.load's arguments."""
+
+    mode: str
+    file: str
+    map_location: str = "cpu"
+    num_thread: int | None = None
+    use_pinmem: bool = False
+    use_direct_io: bool | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one process measured, in seconds from the same start: until the tensors were returned, and until all their bytes had
+    been read by all cores. `checksum` is over those bytes (see one_load.py)."""
+
+    returned: float
+    touched: float
+    checksum: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """All measurements of one loader."""
+
+    timings: list[Timing]
+
+    @property
+    def returned(self) -> float:
+        """Median of the seconds until the tensors were returned."""
+        return statistics.median(timing.returned for timing in self.timings)
+
+    @property
+    def touched(self) -> float:
+        """Median of the seconds until every byte had been read."""
+        return statistics.median(timing.touched for timing in self.timings)
+
+
+def data_file(stem: Path, mode: str) -> Path:
+    """The file that a mode loads, of those that hold the same model: stem.safetensors or stem.pt."""
+    return stem.with_name(stem.name + (".pt" if mode == "torch" else ".safetensors"))
+
+
+def compare(loads: Sequence[Load], repeat: int) -> dict[str, Result]:
+    """Measures each load `repeat` times, taking turns; checks that all of them gave the same bytes, every time.
+
+    Raises:
+        BenchError: A load failed, or its bytes are not those that the others gave.
+    """
+    # A virtual machine gets its memory from the host when it first touches it, and how long that takes is erratic: a load that
+    # happens to be given such memory looks up to ten times slower than the next. So touch as much as a load will take (the model
+    # and a process around it), in huge pages, before the first measurement.
+    needed = max(Path(load.file).stat().st_size for load in loads) + (512 << 20)
+    timings: dict[str, list[Timing]] = {load.mode: [] for load in loads}
+    for turn in range(repeat):
+        for load in loads:
+            _progress(f"{load.mode} {turn + 1}/{repeat}")
+            _touch_fresh_memory(needed)
+            timings[load.mode].append(_measure(load))
+    _progress("")
+    _check_equal(timings)
+    return {mode: Result(of_mode) for mode, of_mode in timings.items()}
+
+
+def exit_on_signals() -> None:
+    """Has the signals that end a program raise SystemExit, so that data files are removed on the way out."""
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))
+
+
+def format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _measure(load: Load) -> Timing:
+    if load.mode == "limit":
+        command = [str(_limit_program()), load.file, str(load.num_thread or len(os.sched_getaffinity(0)))]
+    else:
+        command = [sys.executable, str(_HERE / "one_load.py"), json.dumps(asdict(load))]
+    return Timing(**json.loads(_output(command, f"{load.mode}: loading {load.file} failed")))
+
+
+def _output(command: list[str], failure: str) -> str:
+    # In a session of its own, Ctrl-C does not reach the child: run() kills it, and no second traceback is printed.
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, start_new_session=True)
+    if done.returncode != 0:
+        raise BenchError(f"{failure} (exit code {done.returncode})")
+    return done.stdout
+
+
+def _limit_program() -> Path:
+    """The compiled limit.cpp; compiles it when it is older than its source."""
+    if not _LIMIT_PROGRAM.exists() or _LIMIT_PROGRAM.stat().st_mtime < _LIMIT_SOURCE.stat().st_mtime:
+        _LIMIT_PROGRAM.parent.mkdir(parents=True, exist_ok=True)
+        compiler = os.environ.get("CXX", "g++")
+        _output(
+            [compiler, "-std=c++20", "-O2", "-pthread", "-Wall", "-Wextra", str(_LIMIT_SOURCE), "-o", str(_LIMIT_PROGRAM)],
+            f"{compiler} does not compile {_LIMIT_SOURCE}",
+        )
+    return _LIMIT_PROGRAM
+
+
+def _check_equal(timings: Mapping[str, Sequence[Timing]]) -> None:
+    found = {mode: {timing.checksum for timing in of_mode} for mode, of_mode in timings.items()}
+    if len(set().union(*found.values())) > 1:
+        listed = "; ".join(f"{mode}: {', '.join(f'{sum:016x}' for sum in sorted(sums))}" for mode, sums in found.items())
+        raise BenchError(f"the loaders did not give the same bytes. Checksums: {listed}")
+
+
+def _progress(text: str) -> None:
+    """Says on a terminal what is being measured, in a line that the next output replaces."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _touch_fresh_memory(size: int) -> None:
+    """Has a child process write to `size` bytes of fresh memory; the system has them again when it ends."""
+    _progress("touching memory")
+    _output([sys.executable, __file__, str(size)], f"{size / 2**30:.1f} GiB of memory cannot be had")
+
+
+def _write_fresh_memory(size: int) -> None:
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        pages = range(0, size, mmap.PAGESIZE)
+        memory[:: mmap.PAGESIZE] = bytes(len(pages))
+
+
+if __name__ == "__main__":
+    _write_fresh_memory(int(sys.argv[1]))

@@ -1,0 +1,60 @@
+"""Files in shared memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import veturboio
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 9_000_001])
+def test_holds_the_file_byte_for_byte(tmp_path, size):
+    content = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    (tmp_path / "file").write_bytes(content)
+    memory = veturboio.load_to_shmem(tmp_path / "file", num_thread=2)
+    try:
+        assert memory.size == size
+        assert bytes(memory.buf) == content
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+PROGRAM = """
+import sys
+from multiprocessing.shared_memory import SharedMemory
+import safetensors.torch
+memory = SharedMemory(name=sys.argv[1])
+tensors = safetensors.torch.load(bytes(memory.buf))
+memory.close()
+print(tensors["a"].tolist())
+"""
+
+
+def test_another_process_attaches_to_it_by_name(tmp_path):
+    safetensors.torch.save_file({"a": torch.arange(3)}, tmp_path / "model")
+    memory = veturboio.load_to_shmem(tmp_path / "model")
+    try:
+        command = [sys.executable, "-W", "ignore", "-c", PROGRAM, memory.name]
+        # The other process's resource tracker unlinks what it attached to, and warns (a fault of Python before 3.13).
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert result.stdout == "[0, 1, 2]\n"
+    finally:
+        memory.close()
+        Path("/dev/shm", memory.name).unlink(missing_ok=True)
+
+
+def test_leaves_no_shared_memory_behind_when_it_fails(tmp_path):
+    before = set(Path("/dev/shm").iterdir())
+    with pytest.raises(FileNotFoundError):
+        veturboio.load_to_shmem(tmp_path / "missing")
+    (tmp_path / "empty").touch()
+    with pytest.raises(veturboio.FileFormatError, match="the file is empty"):
+        veturboio.load_to_shmem(tmp_path / "empty")
+    assert set(Path("/dev/shm").iterdir()) == before

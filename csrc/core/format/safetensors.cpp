@@ -126,7 +126,8 @@ bool looks_like_safetensors(std::span<const std::byte> first_bytes, uint64_t fil
   if (length > kMaxHeaderBytes || length > file_size - kHeaderLengthBytes) {
     return false;
   }
-  for (const std::byte byte : first_bytes.subspan(kHeaderLengthBytes)) {
+  const std::span<const std::byte> rest = first_bytes.subspan(kHeaderLengthBytes);
+  for (const std::byte byte : rest.first(std::min<size_t>(rest.size(), length))) {
     const char c = static_cast<char>(byte);
     if (c != ' ' && c != '\t' && c != '\n' && c != '\r') {
       return c == '{';

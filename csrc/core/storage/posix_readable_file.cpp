@@ -50,7 +50,7 @@ std::unique_ptr<PosixReadableFile> PosixReadableFile::open(std::string uri, cons
   try {
     // O_NONBLOCK only matters for what is refused below: opening a FIFO would wait for its writer.
     constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
-    UniqueFd fd(calls.open(path.c_str(), kFlags, 0));
+    UniqueFd fd(uninterrupted([&] { return calls.open(path.c_str(), kFlags, 0); }));
     if (!fd) {
       throw Error::from_errno(errno, "");
     }
@@ -67,7 +67,8 @@ std::unique_ptr<PosixReadableFile> PosixReadableFile::open(std::string uri, cons
     const uint64_t size = static_cast<uint64_t>(info.st_size);
     UniqueFd direct_fd;
     if (direct_io == DirectIo::kAlways || (direct_io == DirectIo::kAuto && direct_io_pays(fd.get(), size))) {
-      direct_fd = UniqueFd(calls.open(path.c_str(), kFlags | O_DIRECT, 0));  // refused: read through the cache
+      // refused: read through the cache
+      direct_fd = UniqueFd(uninterrupted([&] { return calls.open(path.c_str(), kFlags | O_DIRECT, 0); }));
       struct stat again = {};
       if (direct_fd && (::fstat(direct_fd.get(), &again) != 0 || again.st_ino != info.st_ino || again.st_dev != info.st_dev)) {
         direct_fd.reset();  // the name was given to another file in between
@@ -122,10 +123,8 @@ void PosixReadableFile::read_cached(uint64_t offset, std::span<std::byte> out) {
 bool PosixReadableFile::read_direct(uint64_t offset, std::span<std::byte> out) {
   MappedRegion bounce;
   const auto read = [&](uint64_t at, std::span<std::byte> into) -> ssize_t {
-    ssize_t got = 0;
-    do {
-      got = calls_.pread(direct_fd_.get(), into.data(), into.size(), static_cast<off_t>(at));
-    } while (got < 0 && errno == EINTR);
+    const ssize_t got =
+        uninterrupted([&] { return calls_.pread(direct_fd_.get(), into.data(), into.size(), static_cast<off_t>(at)); });
     if (got < 0 && errno != EINVAL) {
       throw Error::from_errno(errno, "read").at_offset(at);
     }
@@ -153,9 +152,9 @@ bool PosixReadableFile::read_direct(uint64_t offset, std::span<std::byte> out) {
         std::memcpy(out.data(), bounce.data() + skip, moved);
       }
     }
-    if (accepted && moved == 0) {
-      throw ended_early(offset, size());
-    }
+    // Nothing of what was wanted: the file has become shorter, or the file system reads less than a block at a time. A cached
+    // read tells which.
+    accepted = accepted && moved > 0;
     offset += moved;
     out = out.subspan(moved);
   }

@@ -32,7 +32,7 @@ class PosixReadableFile final : public ReadableFile {
   PosixReadableFile(std::string uri, uint64_t size, UniqueFd fd, UniqueFd direct_fd, const SystemCalls& calls);
 
   void read_cached(uint64_t offset, std::span<std::byte> out);
-  // False when the file system refuses; what was read before that is simply read again.
+  // False when the file system refuses or comes to nothing; what was read before that is simply read again.
   bool read_direct(uint64_t offset, std::span<std::byte> out);
   MappedRegion take_bounce_buffer();
   void give_bounce_buffer(MappedRegion buffer);

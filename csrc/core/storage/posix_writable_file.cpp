@@ -111,8 +111,7 @@ void PosixWritableFile::create_sibling() {
   for (int i = 0; i < kTries && !fd_; ++i) {
     const std::string path = (std::filesystem::path(directory_) / sibling_name(target_)).string();
     // A new file gets 0666 less the umask, as from open(); one that replaces another is private until it has that one's mode.
-    fd_ =
-        UniqueFd(calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, target_exists_ ? 0600 : mode_));
+    fd_ = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, target_exists_ ? 0600 : mode_);
     if (fd_) {
       sibling_ = path;
     } else if (errno != EEXIST) {
@@ -124,7 +123,7 @@ void PosixWritableFile::create_sibling() {
   if (!fd_) {
     throw Error::from_errno(EEXIST, concat("cannot create a file in ", directory_));
   }
-  if (target_exists_ && calls_.fchmod(fd_.get(), mode_) != 0) {
+  if (target_exists_ && uninterrupted([&] { return calls_.fchmod(fd_.get(), mode_); }) != 0) {
     warn("this file system does not set modes: the file's permissions are not those of the one it replaces");
   }
 }
@@ -134,10 +133,7 @@ void PosixWritableFile::set_size(uint64_t size) {
     return;
   }
   const auto attempt = [&](auto&& call) {
-    int result = 0;
-    do {
-      result = call();
-    } while (result != 0 && errno == EINTR);
+    const int result = uninterrupted(call);
     if (result != 0 && !means_unsupported(errno)) {
       throw Error::from_errno(errno, concat("cannot reserve ", size, " bytes"));
     }
@@ -171,8 +167,12 @@ void PosixWritableFile::do_commit() {
   sync_directory();
 }
 
+UniqueFd PosixWritableFile::open(const std::string& path, int flags, mode_t mode) const {
+  return UniqueFd(uninterrupted([&] { return calls_.open(path.c_str(), flags | O_CLOEXEC, mode); }));
+}
+
 void PosixWritableFile::sync(int fd, const char* what) {
-  if (calls_.fsync(fd) == 0) {
+  if (uninterrupted([&] { return calls_.fsync(fd); }) == 0) {
     return;
   }
   if (!means_unsupported(errno)) {
@@ -192,16 +192,16 @@ void PosixWritableFile::copy_to_target() {
   warn(
       "this file system does not rename: the file was written under its name directly, and a reader or a crash during that "
       "time would have found it incomplete");
+  std::vector<std::byte> buffer(kChunkBytes);  // before the target is touched: there may not be the memory
   try {
-    UniqueFd from(calls_.open(sibling_.c_str(), O_RDONLY | O_CLOEXEC, 0));
+    const UniqueFd from = open(sibling_, O_RDONLY, 0);
     if (!from) {
       throw Error::from_errno(errno, "open");
     }
-    UniqueFd to(calls_.open(target_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode_));
+    UniqueFd to = open(target_, O_WRONLY | O_CREAT | O_TRUNC, mode_);
     if (!to) {
       throw Error::from_errno(errno, "open");
     }
-    std::vector<std::byte> buffer(kChunkBytes);
     uint64_t offset = 0;
     while (const size_t got = read_fully(calls_, from.get(), offset, buffer)) {
       write_fully(calls_, to.get(), offset, std::span(buffer).first(got));
@@ -211,15 +211,16 @@ void PosixWritableFile::copy_to_target() {
     close(to);
   } catch (const Error& error) {
     const std::string kept = std::exchange(sibling_, {});
-    throw Error(error.kind(), concat(error.cause(), "; the whole file was kept as ", kept), error.code());
+    Error whole(error.kind(), concat(error.cause(), "; the whole file was kept as ", kept), error.code());
+    throw error.offset() ? whole.at_offset(*error.offset()) : whole;
   }
   calls_.unlink(std::exchange(sibling_, {}).c_str());
 }
 
 void PosixWritableFile::sync_directory() {
   // The data is durable and in place; what a failure here puts at risk is only which of the two files a power cut leaves.
-  const UniqueFd directory(calls_.open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
-  if (!directory || calls_.fsync(directory.get()) != 0) {
+  const UniqueFd directory = open(directory_, O_RDONLY | O_DIRECTORY, 0);
+  if (!directory || uninterrupted([&] { return calls_.fsync(directory.get()); }) != 0) {
     warn("the directory could not be synced: after a power failure the old file may stand under the name");
   }
 }

@@ -29,6 +29,7 @@ class PosixWritableFile final : public WritableFile {
  private:
   void create_sibling();
   void set_size(uint64_t size);
+  UniqueFd open(const std::string& path, int flags, mode_t mode) const;
   void sync(int fd, const char* what);
   void close(UniqueFd& fd);
   void copy_to_target();

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -23,6 +24,17 @@ struct SystemCalls {
 };
 
 const SystemCalls& system_calls();
+
+// Makes a call again as long as a signal interrupts it, which network and user-space file systems let happen to more than reads
+// and writes. Not for close(), which has closed all the same, nor for rename(), which may have renamed.
+template <typename Call>
+auto uninterrupted(Call&& call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) {
+    result = call();
+  }
+  return result;
+}
 
 // Reads until `out` is full or the file ends and returns how much was read; interrupted and short reads are continued.
 // Throws Error(kIo) with the offset.

@@ -122,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST_F(PosixFaults, InterruptedAndShortTransfersAreGoneOnWith) {
   most_bytes = 3;
-  for (const char* call : {"pread", "pwrite", "fallocate"}) {
+  for (const char* call : {"open", "pread", "pwrite", "fallocate", "fsync"}) {
     faults[call] = {.code = EINTR, .from = 1, .times = 2};
   }
   EXPECT_TRUE(save().empty());

@@ -78,15 +78,10 @@ def compare(loads: Sequence[Load], repeat: int) -> dict[str, Result]:
     Raises:
         BenchError: A load failed, or its bytes are not those that the others gave.
     """
-    # A virtual machine gets its memory from the host when it first touches it, and how long that takes is erratic: a load that
-    # happens to be given such memory looks up to ten times slower than the next. So touch as much as a load will take (the model
-    # and a process around it), in huge pages, before the first measurement.
-    needed = max(Path(load.file).stat().st_size for load in loads) + (512 << 20)
     timings: dict[str, list[Timing]] = {load.mode: [] for load in loads}
     for turn in range(repeat):
         for load in loads:
             _progress(f"{load.mode} {turn + 1}/{repeat}")
-            _touch_fresh_memory(needed)
             timings[load.mode].append(_measure(load))
     _progress("")
     _check_equal(timings)
@@ -101,6 +96,19 @@ def exit_on_signals() -> None:
 
 def format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def touch_fresh_memory(file: str) -> None:
+    """Writes to as much fresh memory as a load of the file will take, in huge pages, and gives it back.
+
+    A virtual machine gets its memory from the host when it first touches it, which takes up to ten times as long as the load,
+    and gives it back within seconds after it is freed. So every process does this itself, right before its clock starts: done
+    in another process before, it favours whoever starts up fastest. limit.cpp does the same.
+    """
+    size = Path(file).stat().st_size + (512 << 20)
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        memory[:: mmap.PAGESIZE] = bytes(len(range(0, size, mmap.PAGESIZE)))
 
 
 def _measure(load: Load) -> Timing:
@@ -142,20 +150,3 @@ def _progress(text: str) -> None:
     """Says on a terminal what is being measured, in a line that the next output replaces."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _touch_fresh_memory(size: int) -> None:
-    """Has a child process write to `size` bytes of fresh memory; the system has them again when it ends."""
-    _progress("touching memory")
-    _output([sys.executable, __file__, str(size)], f"{size / 2**30:.1f} GiB of memory cannot be had")
-
-
-def _write_fresh_memory(size: int) -> None:
-    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        pages = range(0, size, mmap.PAGESIZE)
-        memory[:: mmap.PAGESIZE] = bytes(len(pages))
-
-
-if __name__ == "__main__":
-    _write_fresh_memory(int(sys.argv[1]))

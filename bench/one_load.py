@@ -2,7 +2,8 @@
 
     python one_load.py '{"mode": "veturboio", "file": "model.safetensors", ...}'    (the fields of measure.Load)
 
-Not part of the time: starting Python, imports, and setting up the device and its kernels.
+Not part of the time: starting Python, imports, setting up the device and its kernels, and touching memory
+(see touch_fresh_memory).
 
 Touching the tensors means that all cores read all of their bytes, as the first pass of a model over its weights does; it brings
 in whatever a loader has only mapped. The sums that this makes become a checksum: over the tensors one after another, sorted by
@@ -23,7 +24,7 @@ from dataclasses import asdict
 
 import torch
 
-from measure import Load, Timing
+from measure import Load, Timing, touch_fresh_memory
 
 _WORDS_PER_PAGE = 4096 // 8
 _PAGES_PER_PIECE = 1024  # 4 MiB: limit.cpp's chunk
@@ -38,6 +39,7 @@ def main() -> None:
     _page_sums({"": torch.zeros(1 << 20, dtype=torch.int64, device=device)}, cores)  # sets up the device and its kernels
     run = _loader(load)
     _synchronize(device)
+    touch_fresh_memory(load.file)
 
     start = time.perf_counter()
     tensors = run()

@@ -7,9 +7,6 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <chrono>
-#include <limits>
-#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
@@ -74,10 +71,10 @@ at::Device with_index(at::Device device) {
 }
 
 std::unique_ptr<storage::ReadableFile> open_file(const std::string& file, const LoadOptions& options) {
-  if (options.num_threads < 0 || options.num_threads > std::numeric_limits<int16_t>::max()) {
-    throw Error(ErrorKind::kInvalidArgument,
-                concat("num_threads is ", options.num_threads, ": give 0 for as many as pay, or a number up to 32767"))
-        .in_file(file);
+  try {
+    engine::check_num_threads(options.num_threads);
+  } catch (Error& error) {
+    throw error.in_file(file);
   }
   return storage::open_for_read(file, {.direct_io = options.direct_io});
 }
@@ -276,7 +273,7 @@ void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
     if (plan.chunks.empty()) {
       continue;
     }
-    const int useful = engine::choose_num_threads(static_cast<int>(options_.num_threads), plan, traits.parallelism);
+    const int useful = engine::choose_num_threads(options_.num_threads, plan, traits.parallelism);
     num_threads = std::max(num_threads, useful);
     bytes += plan.bytes;
     num_chunks += plan.chunks.size();
@@ -300,13 +297,6 @@ void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
   }
   job_.start(bytes <= engine::kInlineBytes ? 0 : num_threads, bytes, num_chunks,
              {.run = [this](engine::Job& job, size_t) { engine::load_chunks(job, *file_, legs_); }});
-}
-
-bool LoadJob::wait(double seconds) {
-  if (seconds < 0) {
-    return job_.wait(std::nullopt);
-  }
-  return job_.wait(std::chrono::duration<double>(seconds));
 }
 
 std::tuple<int64_t, int64_t> LoadJob::progress() const {

@@ -45,7 +45,7 @@ class LoadJob : public torch::CustomClassHolder {
   LoadJob(const std::string& file, LoadOptions options, const at::Tensor& into);
 
   // Waits for at most `seconds`, negative: without end; true when the job has ended, well or badly.
-  bool wait(double seconds);
+  bool wait(double seconds) { return job_.wait_seconds(seconds); }
   void cancel() { job_.cancel(); }
   // Bytes done and in all.
   std::tuple<int64_t, int64_t> progress() const;

@@ -3,8 +3,6 @@
 #include <ATen/Functions.h>
 
 #include <algorithm>
-#include <chrono>
-#include <limits>
 #include <utility>
 
 #include "base/concat.h"
@@ -70,10 +68,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
                  int64_t num_threads, const OptionalHelper& helper)
     : uri_(file) {
   try {
-    if (num_threads < 0 || num_threads > std::numeric_limits<int16_t>::max()) {
-      throw Error(ErrorKind::kInvalidArgument,
-                  concat("num_threads is ", num_threads, ": give 0 for as many as pay, or a number up to 32767"));
-    }
+    engine::check_num_threads(num_threads);
     std::vector<format::TensorEntry> entries;
     for (const auto& item : tensors) {
       entries.push_back(entry_of(item.key(), item.value()));
@@ -99,8 +94,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
     file_ = storage::open_for_write(file, size);
     const storage::WriteTraits traits = file_->traits();
     plan_ = engine::make_plan(ranges, traits.chunk_size);
-    const int threads =
-        traits.in_order ? 1 : engine::choose_num_threads(static_cast<int>(num_threads), plan_, traits.parallelism);
+    const int threads = traits.in_order ? 1 : engine::choose_num_threads(num_threads, plan_, traits.parallelism);
     int workers = plan_.bytes <= engine::kInlineBytes ? 0 : threads;
     if (all_on_cpu) {
       std::vector<const std::byte*> targets = {reinterpret_cast<const std::byte*>(header_.data())};
@@ -125,13 +119,6 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
   } catch (Error& error) {
     throw error.in_file(file);
   }
-}
-
-bool SaveJob::wait(double seconds) {
-  if (seconds < 0) {
-    return job_.wait(std::nullopt);
-  }
-  return job_.wait(std::chrono::duration<double>(seconds));
 }
 
 std::tuple<int64_t, int64_t> SaveJob::progress() const {

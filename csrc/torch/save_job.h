@@ -27,7 +27,7 @@ class SaveJob : public torch::CustomClassHolder {
           const OptionalHelper& helper);
 
   // As LoadJob's.
-  bool wait(double seconds);
+  bool wait(double seconds) { return job_.wait_seconds(seconds); }
   void cancel() { job_.cancel(); }
   std::tuple<int64_t, int64_t> progress() const;
 

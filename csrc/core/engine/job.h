@@ -44,6 +44,10 @@ class Job {
 
   // Waits until the work has ended, well or badly; false when `timeout` passed before it did.
   bool wait(std::optional<std::chrono::duration<double>> timeout);
+  // The same for callers that have no other word for "without end" than a negative number.
+  bool wait_seconds(double seconds) {
+    return wait(seconds < 0 ? std::nullopt : std::optional(std::chrono::duration<double>(seconds)));
+  }
   // Throws what a worker threw first.
   void rethrow_if_failed();
   // Asks the workers to stop after their present chunk; the job then fails with Error(kCancelled). Once `finish` has begun the

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/align.h"
+#include "base/concat.h"
+#include "base/error.h"
 
 namespace veturbo::engine {
 
@@ -53,7 +55,15 @@ Plan make_plan(std::span<const FileRange> targets, uint64_t chunk_size) {
   return plan;
 }
 
-int choose_num_threads(int requested, const Plan& plan, int parallelism) {
+void check_num_threads(int64_t requested) {
+  constexpr int64_t kMost = 32767;
+  if (requested < 0 || requested > kMost) {
+    throw Error(ErrorKind::kInvalidArgument,
+                concat("num_threads is ", requested, ": give 0 for as many as pay, or a number up to ", kMost));
+  }
+}
+
+int choose_num_threads(int64_t requested, const Plan& plan, int parallelism) {
   const uint64_t useful = std::max<uint64_t>(1, plan.chunks.size());
   if (requested > 0) {
     return static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(requested), useful));

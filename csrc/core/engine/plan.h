@@ -45,8 +45,11 @@ struct Plan {
 // aligned. Ranges may come in any order and leave gaps, which are not read; they must not overlap. Empty ones take no part.
 Plan make_plan(std::span<const FileRange> targets, uint64_t chunk_size);
 
+// Throws Error(kInvalidArgument) for a number of threads that nobody means: below 0, which stands for as many as pay, or absurd.
+void check_num_threads(int64_t requested);
+
 // How many workers to give a plan: `requested`, or for 0 what the storage's parallelism and the amount of work make of it.
-int choose_num_threads(int requested, const Plan& plan, int parallelism);
+int choose_num_threads(int64_t requested, const Plan& plan, int parallelism);
 
 // Plans up to this size are carried out on the calling thread: starting one would take longer.
 constexpr uint64_t kInlineBytes = uint64_t{4} << 20;

@@ -1,10 +1,7 @@
 #include "format/safetensors.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <limits>
-#include <numeric>
 #include <tuple>
 
 #include "base/concat.h"

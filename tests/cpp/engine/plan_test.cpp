@@ -6,6 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "testing/errors.h"
+
 namespace veturbo::engine {
 namespace {
 
@@ -72,6 +74,14 @@ TEST(Plan, OfNothingHasNoChunks) {
   EXPECT_TRUE(make_plan({}, 64).chunks.empty());
   const std::vector<FileRange> empty = {{5, 0}, {5, 0}};
   EXPECT_TRUE(make_plan(empty, 64).chunks.empty());
+}
+
+TEST(NumThreads, ThatNobodyMeansAreRefused) {
+  EXPECT_NO_THROW(check_num_threads(0));
+  EXPECT_NO_THROW(check_num_threads(32767));
+  EXPECT_EQ(testing::error_of([] { check_num_threads(-1); }).cause(),
+            "num_threads is -1: give 0 for as many as pay, or a number up to 32767");
+  EXPECT_EQ(testing::error_of([] { check_num_threads(INT64_MAX); }).kind(), ErrorKind::kInvalidArgument);
 }
 
 TEST(NumThreads, AreNeverMoreThanChunksAndDefaultToWhatPays) {

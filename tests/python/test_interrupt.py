@@ -15,13 +15,14 @@ import veturboio
 # Loads in a loop, says when each load begins, and how it ended.
 PROGRAM = """
 import sys
+import time
 import veturboio
 try:
     while True:
         print("loading", flush=True)
         veturboio.load(sys.argv[1], num_thread=1, use_direct_io=False)
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    print(time.monotonic(), flush=True)
 """
 
 
@@ -45,11 +46,9 @@ def test_ctrl_c_ends_a_long_load_within_half_a_second(big_file):
         time.sleep(0.3)  # well inside the first load
         sent = time.monotonic()
         process.send_signal(signal.SIGINT)
-        lines = process.stdout.read()  # to the end of the process
-        answered = time.monotonic() - sent
-    assert lines.endswith("interrupted\n")
-    # The interpreter's own end, with PyTorch loaded, is part of what was measured.
-    assert answered < 0.5 + 1.0
+        lines = process.stdout.read().split()  # to the end of the process
+    # Both clocks count from the system's start.
+    assert 0 <= float(lines[-1]) - sent < 0.5
 
 
 def test_a_load_that_is_interrupted_gives_its_memory_back(big_file):

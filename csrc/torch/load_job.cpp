@@ -35,6 +35,13 @@ uint64_t place(uint64_t at, uint64_t file_offset) {
   return ahead > 0 && ahead < kTensorAlignment ? offset + kTensorAlignment : offset;
 }
 
+// Where the first tensor of a large arena goes: as far from a huge page as its bytes in the file, so that chunks of the file begin
+// at huge pages too, or a little behind. A thread whose chunk begins before a huge page's end takes the page fault for the thread
+// that fills the page, whose cache then has none of it: reading takes five percent longer.
+uint64_t first_place(uint64_t file_offset, uint64_t num_bytes) {
+  return num_bytes < kHugePageSize ? 0 : file_offset % kHugePageSize;
+}
+
 // What PyTorch makes of an entry of the file. Throws an Error that names the tensor.
 struct Spec {
   at::ScalarType type;
@@ -186,9 +193,13 @@ void LoadJob::allocate() {
 void LoadJob::allocate_in_arena() {
   std::vector<Spec> specs;
   std::vector<uint64_t> offsets;
-  uint64_t size = 0;
+  uint64_t num_bytes = 0;
   for (const format::TensorEntry& entry : header_.tensors) {
     specs.push_back(spec_of(entry));
+    num_bytes += entry.num_bytes();
+  }
+  uint64_t size = header_.tensors.empty() ? 0 : first_place(header_.data_offset + header_.tensors.front().begin, num_bytes);
+  for (const format::TensorEntry& entry : header_.tensors) {
     offsets.push_back(place(size, header_.data_offset + entry.begin));
     size = offsets.back() + entry.num_bytes();
   }

@@ -35,9 +35,9 @@ uint64_t place(uint64_t at, uint64_t file_offset) {
   return ahead > 0 && ahead < kTensorAlignment ? offset + kTensorAlignment : offset;
 }
 
-// Where the first tensor of a large arena goes: as far from a huge page as its bytes in the file, so that chunks of the file begin
-// at huge pages too, or a little behind. A thread whose chunk begins before a huge page's end takes the page fault for the thread
-// that fills the page, whose cache then has none of it: reading takes five percent longer.
+// Where the first tensor of a large arena goes: as far from a huge page as its bytes in the file, so that chunks of the file
+// begin at huge pages too, or a little behind. A thread whose chunk begins before a huge page's end takes the page fault for the
+// thread that fills the page, whose cache then has none of it: reading takes five percent longer.
 uint64_t first_place(uint64_t file_offset, uint64_t num_bytes) {
   return num_bytes < kHugePageSize ? 0 : file_offset % kHugePageSize;
 }

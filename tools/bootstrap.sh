@@ -24,6 +24,8 @@ have() { compgen -G "$2" > /dev/null || missing+=("$1"); }
 have g++ '/usr/bin/g++*'
 have make '/usr/bin/make'
 have nlohmann-json3-dev '/usr/include/nlohmann/json.hpp'
+have libssl-dev '/usr/include/openssl/evp.h'
+have libcurl4-openssl-dev '/usr/include/*/curl/curl.h'
 have libgtest-dev '/usr/include/gtest/gtest.h'
 "$python" -c 'import ensurepip' 2> /dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then

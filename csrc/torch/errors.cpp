@@ -29,6 +29,10 @@ const char* kind_name(ErrorKind kind) {
       return "invalid_argument";
     case ErrorKind::kOutOfMemory:
       return "out_of_memory";
+    case ErrorKind::kNoKey:
+      return "no_key";
+    case ErrorKind::kWrongKey:
+      return "wrong_key";
     case ErrorKind::kCancelled:
       return "cancelled";
   }
@@ -123,6 +127,7 @@ void detail::raise(const Error& error) {
     case ErrorKind::kFormat:
     case ErrorKind::kTorchFile:
     case ErrorKind::kInvalidArgument:
+    case ErrorKind::kWrongKey:
       C10_THROW_ERROR(ValueError, message);
     default:
       C10_THROW_ERROR(Error, message);

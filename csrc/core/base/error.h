@@ -14,6 +14,8 @@ enum class ErrorKind {
   kTorchFile,        // the file is one of torch.save's, which only PyTorch reads
   kInvalidArgument,  // the caller asked for what cannot be
   kOutOfMemory,
+  kNoKey,     // nobody has the key of an encrypted file
+  kWrongKey,  // what it decrypts to is no model
   kCancelled,
 };
 

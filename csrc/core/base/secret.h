@@ -1,0 +1,48 @@
+#pragma once
+
+#include <openssl/crypto.h>
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace veturbo {
+
+// Bytes that nobody else may see: overwritten when they are no longer needed, never copied by accident, without a way to print
+// them.
+class Secret {
+ public:
+  Secret() = default;
+  explicit Secret(size_t size) : bytes_(size) {}
+  explicit Secret(std::span<const std::byte> bytes) : bytes_(bytes.begin(), bytes.end()) {}
+  explicit Secret(std::string_view text) : Secret(std::as_bytes(std::span(text))) {}
+
+  Secret(Secret&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+  Secret& operator=(Secret&& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  Secret(const Secret&) = delete;
+  Secret& operator=(const Secret&) = delete;
+  ~Secret() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
+
+  Secret clone() const { return Secret(bytes()); }
+  // Of what is cut off nothing stays.
+  void shrink(size_t size) {
+    OPENSSL_cleanse(bytes_.data() + size, bytes_.size() - size);
+    bytes_.resize(size);
+  }
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+  std::span<std::byte> bytes() { return bytes_; }
+  std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
+  size_t size() const { return bytes_.size(); }
+  bool empty() const { return bytes_.empty(); }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+}  // namespace veturbo

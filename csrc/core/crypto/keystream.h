@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "crypto/data_key.h"
+
+// AES in counter mode (NIST SP 800-38A), as a stream that can be entered at any byte: block i of it is the encrypted counter
+// IV + i, a big-endian number of 128 bits that wraps around. XORed with it, a model becomes ciphertext, and the other way round.
+namespace veturbo::crypto {
+
+class Keystream {
+ public:
+  virtual ~Keystream() = default;
+  Keystream(const Keystream&) = delete;
+  Keystream& operator=(const Keystream&) = delete;
+
+  // Writes to `out` the XOR of `in` and the stream from byte `offset` on. `in` and `out` are the same memory, or apart. May be
+  // called by many threads at once.
+  virtual void apply(uint64_t offset, std::span<const std::byte> in, std::byte* out) const = 0;
+  void apply(uint64_t offset, std::span<std::byte> bytes) const { apply(offset, bytes, bytes.data()); }
+
+ protected:
+  Keystream() = default;
+};
+
+enum class CipherImplementation {
+  kOpenSsl,
+  kVaes256,  // AVX2 and VAES: two blocks an instruction
+  kVaes512,  // AVX-512 and VAES: four
+};
+
+// "openssl", "vaes256", "vaes512".
+std::string_view implementation_name(CipherImplementation implementation);
+
+// Those that this processor runs, the fastest first. Never empty.
+std::vector<CipherImplementation> available_implementations();
+
+std::unique_ptr<Keystream> make_keystream(const DataKey& key, CipherImplementation implementation);
+std::unique_ptr<Keystream> make_keystream(const DataKey& key);  // the fastest
+
+// Of the length that a thread should read, then decrypt, in turn: what was read is still in the second level of the cache.
+constexpr size_t kCipherPieceBytes = size_t{128} << 10;
+
+}  // namespace veturbo::crypto

@@ -43,7 +43,7 @@ std::vector<CipherImplementation> available_implementations();
 std::unique_ptr<Keystream> make_keystream(const DataKey& key, CipherImplementation implementation);
 std::unique_ptr<Keystream> make_keystream(const DataKey& key);  // the fastest
 
-// Of the length that a thread should read, then decrypt, in turn: what was read is still in the second level of the cache.
+// What a thread should encrypt before it writes it, in turn: the next step finds it in the second level of the cache.
 constexpr size_t kCipherPieceBytes = size_t{128} << 10;
 
 }  // namespace veturbo::crypto

@@ -13,6 +13,7 @@ namespace veturbo::storage {
 // What a back end knows of itself, so that the engine need not know which one it is.
 struct ReadTraits {
   uint64_t chunk_size;  // bytes that one read should move
+  uint64_t piece_size;  // and the fewest, for who works on them while they are in the processor's cache; a power of two
   int parallelism;      // reads in flight beyond which nothing is gained
   bool mappable;        // map() works
 };

@@ -35,7 +35,7 @@ class WritableFile {
   void commit();
 
   // Guarantees that this storage could not give, one sentence each, so far.
-  std::vector<std::string> warnings() const;
+  virtual std::vector<std::string> warnings() const;
 
  protected:
   virtual void do_write_at(uint64_t offset, std::span<const std::byte> bytes) = 0;

@@ -1,4 +1,5 @@
-// What every storage back end must do. A back end joins with one line at the end of this file.
+// What every storage back end must do, and files that are encrypted on one. A back end joins with one line at the end of this
+// file.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "storage/encrypted_file.h"
 #include "storage/open.h"
 #include "testing/errors.h"
 #include "testing/memory_files.h"
@@ -23,6 +25,10 @@ class Place {
  public:
   virtual ~Place() = default;
   virtual std::string uri(const std::string& name) const = 0;
+  virtual std::unique_ptr<ReadableFile> open(const std::string& name) const { return open_for_read(uri(name), {}); }
+  virtual std::unique_ptr<WritableFile> create(const std::string& name, uint64_t size) const {
+    return open_for_write(uri(name), size);
+  }
   virtual size_t num_files() const = 0;
   // A file of `size` bytes that ends with `end` and holds zeros before it, without writing those. False if that cannot be had.
   virtual bool make_sparse(const std::string& name, uint64_t size, std::span<const std::byte> end) const = 0;
@@ -35,11 +41,11 @@ struct Backend {
 
 class Conformance : public ::testing::TestWithParam<Backend> {
  protected:
-  std::unique_ptr<ReadableFile> open(const std::string& name) const { return open_for_read(place_->uri(name), {}); }
+  std::unique_ptr<ReadableFile> open(const std::string& name) const { return place_->open(name); }
 
   // In pieces of `piece` bytes, the last first where the back end lets that be.
   void save(const std::string& name, std::span<const std::byte> bytes, size_t piece = 1000) const {
-    const auto file = open_for_write(place_->uri(name), bytes.size());
+    const auto file = place_->create(name, bytes.size());
     const size_t pieces = (bytes.size() + piece - 1) / piece;
     for (size_t i = 0; i < pieces; ++i) {
       const size_t at = piece * (file->traits().in_order ? i : pieces - 1 - i);
@@ -112,7 +118,7 @@ TEST_P(Conformance, ReadsBeyondFourGigabytes) {
 
 TEST_P(Conformance, WritesBeyondFourGigabytes) {
   const uint64_t size = (uint64_t{4} << 30) + 10;
-  const auto file = open_for_write(place_->uri("file"), size);
+  const auto file = place_->create("file", size);
   if (file->traits().in_order) {
     GTEST_SKIP() << "this back end writes in order: it would be 4 GiB of data";
   }
@@ -148,7 +154,7 @@ TEST_P(Conformance, ServesManyReadersOfOneFile) {
 TEST_P(Conformance, ServesManyWritersOfOneFile) {
   const std::vector<std::byte> bytes = pattern(300'000);
   {
-    const auto file = open_for_write(place_->uri("file"), bytes.size());
+    const auto file = place_->create("file", bytes.size());
     if (file->traits().in_order) {
       GTEST_SKIP() << "this back end writes in order";
     }
@@ -177,7 +183,7 @@ TEST_P(Conformance, ReplacesAFileOnlyWhenItIsCommitted) {
   save("file", before);
   const auto reader = open("file");
   {
-    const auto file = open_for_write(place_->uri("file"), after.size());
+    const auto file = place_->create("file", after.size());
     file->write_at(0, after);
     EXPECT_EQ(load("file"), before);
     file->commit();
@@ -192,7 +198,7 @@ TEST_P(Conformance, LeavesNothingOfAnAbortedWrite) {
   const std::vector<std::byte> before = pattern(5'000, 1);
   save("old", before);
   for (const char* name : {"old", "new"}) {
-    const auto file = open_for_write(place_->uri(name), 7'000);
+    const auto file = place_->create(name, 7'000);
     file->write_at(0, pattern(3'000, 2));
   }
   EXPECT_EQ(load("old"), before);
@@ -210,7 +216,7 @@ TEST_P(Conformance, WritesAFileAgainAndAgain) {
 
 TEST_P(Conformance, WritesAFileWhoseSizeIsNotKnownBefore) {
   const std::vector<std::byte> bytes = pattern(10'000);
-  const auto file = open_for_write(place_->uri("file"), 0);
+  const auto file = place_->create("file", 0);
   for (size_t offset = 0; offset < bytes.size(); offset += 1'000) {
     file->write_at(offset, std::span(bytes).subspan(offset, 1'000));
   }
@@ -266,9 +272,31 @@ class PosixPlace : public Place {
   std::string prefix_;
 };
 
+// Encrypted files over a back end: what is written through one comes back through the other.
+class EncryptedPlace final : public PosixPlace {
+ public:
+  explicit EncryptedPlace(std::string header) : PosixPlace(""), header_(std::move(header)) {}
+
+  std::unique_ptr<ReadableFile> open(const std::string& name) const override {
+    return std::make_unique<DecryptedFile>(PosixPlace::open(name), header_.size(), keystream_);
+  }
+  std::unique_ptr<WritableFile> create(const std::string& name, uint64_t size) const override {
+    return std::make_unique<EncryptedFile>(PosixPlace::create(name, header_.size() + size), header_, keystream_, "");
+  }
+  bool make_sparse(const std::string&, uint64_t, std::span<const std::byte>) const override { return false; }
+
+ private:
+  std::string header_;
+  std::shared_ptr<const crypto::Keystream> keystream_ =
+      crypto::make_keystream(crypto::make_data_key(Secret(pattern(32)), pattern(16), "key", "iv"));
+};
+
 INSTANTIATE_TEST_SUITE_P(Backends, Conformance,
                          ::testing::Values(Backend{"Posix", [] { return std::make_unique<PosixPlace>(""); }},
-                                           Backend{"PosixUri", [] { return std::make_unique<PosixPlace>("file://"); }}),
+                                           Backend{"PosixUri", [] { return std::make_unique<PosixPlace>("file://"); }},
+                                           Backend{"Encrypted", [] { return std::make_unique<EncryptedPlace>(""); }},
+                                           Backend{"EncryptedWithHeader",
+                                                   [] { return std::make_unique<EncryptedPlace>(std::string(262'144, 'h')); }}),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -30,7 +30,9 @@ class MemoryReadableFile final : public storage::ReadableFile {
   explicit MemoryReadableFile(std::vector<std::byte> bytes, int fail_at = 0)
       : ReadableFile("memory://file", bytes.size()), bytes_(std::move(bytes)), fail_at_(fail_at) {}
 
-  storage::ReadTraits traits() const override { return {.chunk_size = 4096, .parallelism = 4, .mappable = false}; }
+  storage::ReadTraits traits() const override {
+    return {.chunk_size = 4096, .piece_size = 1024, .parallelism = 4, .mappable = false};
+  }
   int reads() const { return reads_; }
 
  protected:

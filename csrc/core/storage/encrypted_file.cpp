@@ -1,0 +1,87 @@
+#include "storage/encrypted_file.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace veturbo::storage {
+
+DecryptedFile::DecryptedFile(std::unique_ptr<ReadableFile> ciphertext, uint64_t begin,
+                             std::shared_ptr<const crypto::Keystream> keystream)
+    : ReadableFile(ciphertext->uri(), ciphertext->size() - begin),
+      ciphertext_(std::move(ciphertext)),
+      begin_(begin),
+      keystream_(std::move(keystream)) {}
+
+ReadTraits DecryptedFile::traits() const {
+  ReadTraits traits = ciphertext_->traits();
+  traits.mappable = false;
+  return traits;
+}
+
+MappedRegion DecryptedFile::map() const {
+  throw Error(ErrorKind::kInvalidArgument, "an encrypted file cannot be mapped into memory: load it without mmap").in_file(uri());
+}
+
+void DecryptedFile::do_read_at(uint64_t offset, std::span<std::byte> out) {
+  const uint64_t piece_bytes = ciphertext_->traits().piece_size;
+  while (!out.empty()) {
+    // Pieces end at multiples of their size, so that only the first can be unaligned.
+    const std::span<std::byte> piece = out.first(std::min<uint64_t>(out.size(), piece_bytes - offset % piece_bytes));
+    ciphertext_->read_at(begin_ + offset, piece);
+    keystream_->apply(offset, piece);
+    offset += piece.size();
+    out = out.subspan(piece.size());
+  }
+}
+
+EncryptedFile::EncryptedFile(std::unique_ptr<WritableFile> ciphertext, const std::string& header,
+                             std::shared_ptr<const crypto::Keystream> keystream, const std::string& warning)
+    : WritableFile(ciphertext->uri()),
+      ciphertext_(std::move(ciphertext)),
+      begin_(header.size()),
+      keystream_(std::move(keystream)) {
+  if (!header.empty()) {
+    ciphertext_->write_at(0, std::as_bytes(std::span(header)));
+  }
+  if (!warning.empty()) {
+    warn(warning);
+  }
+}
+
+std::vector<std::string> EncryptedFile::warnings() const {
+  std::vector<std::string> all = WritableFile::warnings();
+  const std::vector<std::string> of_storage = ciphertext_->warnings();
+  all.insert(all.end(), of_storage.begin(), of_storage.end());
+  return all;
+}
+
+void EncryptedFile::do_write_at(uint64_t offset, std::span<const std::byte> bytes) {
+  Buffer buffer = take_buffer();
+  while (!bytes.empty()) {
+    const std::span<const std::byte> piece = bytes.first(std::min(bytes.size(), buffer.size()));
+    keystream_->apply(offset, piece, buffer.data());
+    ciphertext_->write_at(begin_ + offset, std::span(buffer).first(piece.size()));
+    offset += piece.size();
+    bytes = bytes.subspan(piece.size());
+  }
+  give_buffer(std::move(buffer));
+}
+
+EncryptedFile::Buffer EncryptedFile::take_buffer() {
+  std::lock_guard lock(mutex_);
+  if (free_.empty()) {
+    return Buffer(crypto::kCipherPieceBytes);
+  }
+  Buffer buffer = std::move(free_.back());
+  free_.pop_back();
+  return buffer;
+}
+
+void EncryptedFile::give_buffer(Buffer buffer) {
+  std::lock_guard lock(mutex_);
+  free_.push_back(std::move(buffer));
+}
+
+}  // namespace veturbo::storage

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <stop_token>
 #include <string>
 
@@ -18,8 +19,11 @@ struct FoundKey {
 // lists them all, each with its reason; Error(kCancelled) soon after `stop` was requested.
 FoundKey find_key(const KeyRequest& request, std::stop_token stop);
 
+// The same with other providers.
+FoundKey first_key(std::span<KeyProvider* const> providers, const KeyRequest& request, const std::stop_token& stop);
+
 // A fresh random key and IV for a file that is to be written with a header, and that header, in which the KMS has wrapped the
-// key.
+// key. Throws Error(kNoKey) and Error(kCancelled), as find_key().
 struct WrappedKey {
   crypto::DataKey key;
   format::CipherHeader header;

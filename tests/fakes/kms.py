@@ -18,7 +18,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +46,7 @@ class Misbehaviour:
     """What is answered in place of what was asked for."""
 
     status: int = 503
-    body: bytes = b"{}"
+    body: bytes | Callable[[Request], bytes] = b"{}"
     delay: float = 0.0  # seconds before anything is answered, even what was asked for
     raw: bytes | None = None  # sent as it is, and the connection closed
     times: int | None = None  # how many requests it is for; without end by default
@@ -97,7 +97,7 @@ class QuietHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def misbehaves(self) -> bool:
+    def misbehaves(self, request: Request) -> bool:
         wrong = self.behaviour.take()
         if wrong is None:
             return False
@@ -107,7 +107,7 @@ class QuietHandler(http.server.BaseHTTPRequestHandler):
         if not wrong.answers:
             return False
         if wrong.raw is None:
-            self.reply(wrong.status, wrong.body)
+            self.reply(wrong.status, wrong.body(request) if callable(wrong.body) else wrong.body)
         else:
             self.wfile.write(wrong.raw)
             self.close_connection = True
@@ -162,8 +162,10 @@ class FakeKms:
         keyring_name: str = "ring 1",
         key_name: str = "key/ü",
         tls: bool = True,
+        certified: str = "IP:127.0.0.1,DNS:localhost",
     ) -> None:
         self.region, self.keyring_name, self.key_name, self.tls = region, keyring_name, key_name, tls
+        self._certified = certified
         # Who may ask: access key -> secret key and session token.
         self.callers: dict[str, tuple[str, str | None]] = {access_key: (secret_key, session_token)}
         self._own_access_key = access_key
@@ -189,11 +191,11 @@ class FakeKms:
                 super().finish()
                 self.request.close()  # what shutdown_request() has is the socket below
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 request = self.read_request()
                 with kms._behaviour.lock:
                     kms.requests.append(request)
-                if not self.misbehaves():
+                if not self.misbehaves(request):
                     self.reply(*kms._answer(request))
 
         self._server = _Server(("127.0.0.1", 0), Handler)
@@ -210,7 +212,7 @@ class FakeKms:
     def _make_certificate(self) -> ssl.SSLContext:
         key = self._folder / "key.pem"
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += ["-days", "2", "-subj", "/CN=fake KMS", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+        command += ["-days", "2", "-subj", "/CN=fake KMS", "-addext", f"subjectAltName={self._certified}"]
         command += ["-keyout", str(key), "-out", str(self.certificate)]
         subprocess.run(command, check=True, capture_output=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

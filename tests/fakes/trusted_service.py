@@ -1,7 +1,7 @@
 """The trusted service beside a container, on a unix socket: knows a data key and credentials, and forwards what is for the KMS.
 
-    with FakeKms() as kms, FakeTrustedService(kms=kms) as service:
-        environment.update(service.environment())
+with FakeKms() as kms, FakeTrustedService(kms=kms) as service:
+    environment.update(service.environment())
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class FakeTrustedService:
                 request = self.read_request()
                 with service._behaviour.lock:
                     service.requests.append(request)
-                if not self.misbehaves():
+                if not self.misbehaves(request):
                     self.reply(*service._answer(request))
 
         self._server = _Server(str(self.socket), Handler)

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <initializer_list>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/base64.h"
@@ -41,18 +43,6 @@ std::string utc_now() {
   return std::string(text, std::strftime(text, sizeof(text), "%Y%m%dT%H%M%SZ", &parts));
 }
 
-// Base64 needs no escapes in JSON.
-Secret plaintext_json(const Secret& data_key) {
-  std::string text = base64_encode(data_key.bytes());
-  std::string json;
-  json.reserve(text.size() + 32);  // so that it does not grow, and leave a copy
-  json.append("{\"Plaintext\": \"").append(text).append("\"}");
-  Secret body{std::string_view(json)};
-  OPENSSL_cleanse(text.data(), text.size());
-  OPENSSL_cleanse(json.data(), json.size());
-  return body;
-}
-
 // A server's words on their way into an error: no line breaks or other control characters, and at most `most` bytes of whole
 // UTF-8 characters.
 std::string quoted(std::string_view text, size_t most) {
@@ -65,8 +55,17 @@ std::string quoted(std::string_view text, size_t most) {
   return size < text.size() ? result + "..." : result;
 }
 
-bool may_pass(int status) {
-  return status == 429 || (status >= 500 && status < 600);
+Secret joined(std::initializer_list<std::string_view> texts) {
+  size_t size = 0;
+  for (const std::string_view text : texts) {
+    size += text.size();
+  }
+  Secret result(size);
+  char* out = reinterpret_cast<char*>(result.bytes().data());
+  for (const std::string_view text : texts) {
+    out = std::copy(text.begin(), text.end(), out);
+  }
+  return result;
 }
 
 }  // namespace
@@ -92,14 +91,19 @@ Kms Kms::from_environment(TrustedService& service, const std::stop_token& stop) 
 }
 
 std::string Kms::wrap(const Secret& data_key, const std::stop_token& stop) {
-  return std::string(ask("Encrypt", plaintext_json(data_key), stop).take("Result/CiphertextBlob").text());
+  std::string encoded = base64_encode(data_key.bytes());
+  const Secret plaintext{std::string_view(encoded)};
+  OPENSSL_cleanse(encoded.data(), encoded.size());
+  // Base64 needs no escapes in JSON.
+  const Secret body = joined({"{\"Plaintext\": \"", plaintext.text(), "\"}"});
+  return std::string(ask("Encrypt", body, plaintext, stop).take("Result/CiphertextBlob").text());
 }
 
 Secret Kms::unwrap(std::string_view wrapped_key, const std::stop_token& stop) {
   // What a file says may be no UTF-8.
-  const std::string json = nlohmann::json{{"CiphertextBlob", wrapped_key}}.dump(-1, ' ', /*ensure_ascii=*/false,
+  const std::string body = nlohmann::json{{"CiphertextBlob", wrapped_key}}.dump(-1, ' ', /*ensure_ascii=*/false,
                                                                                 nlohmann::json::error_handler_t::replace);
-  const Secret text = ask("Decrypt", Secret(std::string_view(json)), stop).take("Result/Plaintext");
+  const Secret text = ask("Decrypt", Secret(std::string_view(body)), Secret(), stop).take("Result/Plaintext");
   std::optional<Secret> key = base64_decode(text.text());
   if (!key) {
     throw Error(ErrorKind::kNoKey, "the answer's Result/Plaintext is not base64");
@@ -107,26 +111,26 @@ Secret Kms::unwrap(std::string_view wrapped_key, const std::stop_token& stop) {
   return std::move(*key);
 }
 
-JsonStrings Kms::ask(std::string_view action, const Secret& body, const std::stop_token& stop) {
+JsonStrings Kms::ask(std::string_view action, const Secret& body, const Secret& secret, const std::stop_token& stop) {
   for (size_t attempt = 0;; ++attempt) {
     std::string reason;
+    bool may_pass = false;
     try {
       const HttpResponse response = send_signed(action, body, stop);
       if (response.status == 200) {
         return JsonStrings::parse(response.body.text());
       }
-      reason = refusal(response, body);
-      if (!may_pass(response.status)) {
-        throw Error(ErrorKind::kNoKey, concat(action, ": ", reason));
-      }
+      reason = refusal(response, secret);
+      may_pass = response.status == 429 || (response.status >= 500 && response.status < 600);
     } catch (const HttpError& error) {
       reason = error.cause();
-      if (error.lasts() == HttpError::Lasts::kYes) {
-        throw Error(ErrorKind::kNoKey, concat(action, ": ", reason));
-      }
+      may_pass = error.lasts() == HttpError::Lasts::kMaybeNot;
+    }
+    if (!may_pass) {
+      throw Error(ErrorKind::kNoKey, reason);
     }
     if (attempt == std::size(kPauses)) {
-      throw Error(ErrorKind::kNoKey, concat(action, ": ", reason, " (", attempt + 1, " attempts)"));
+      throw Error(ErrorKind::kNoKey, concat(reason, " (", attempt + 1, " attempts)"));
     }
     pause(kPauses[attempt], stop);
   }
@@ -155,24 +159,25 @@ HttpResponse Kms::send_signed(std::string_view action, const Secret& body, const
   return through_service ? service_.forward(std::move(request), stop) : send(request, stop);
 }
 
-// The server's own code and text are most of what there is to go by, unless it repeats what nobody may see.
-std::string Kms::refusal(const HttpResponse& response, const Secret& body) const {
+// The server's own code and text are most of what there is to go by, unless they repeat what nobody may see.
+std::string Kms::refusal(const HttpResponse& response, const Secret& secret) const {
   std::string text = concat("the answer has status ", response.status);
-  const auto tells = [&response](std::string_view secret) {
-    return !secret.empty() && response.body.text().find(secret) != std::string_view::npos;
-  };
-  if (tells(credentials_.secret_key.text()) || tells(credentials_.session_token.text()) || tells(body.text())) {
-    return text;
-  }
+  Secret code;
+  Secret message;
   try {
     JsonStrings answer = JsonStrings::parse(response.body.text());
-    const Secret code = answer.take("ResponseMetadata/Error/Code");
-    const Secret message = answer.take_if_any("ResponseMetadata/Error/Message");
-    text += concat(", ", quoted(code.text(), 64), message.empty() ? "" : ": ", quoted(message.text(), 256));
+    code = answer.take("ResponseMetadata/Error/Code");
+    message = answer.take_if_any("ResponseMetadata/Error/Message");
   } catch (const Error&) {
-    // It has not said why.
+    return text;  // it has not said why
   }
-  return text;
+  for (const Secret* const hidden : {&secret, &credentials_.secret_key, &credentials_.session_token}) {
+    if (!hidden->empty() && (code.text().find(hidden->text()) != std::string_view::npos ||
+                             message.text().find(hidden->text()) != std::string_view::npos)) {
+      return text;
+    }
+  }
+  return concat(text, ", ", quoted(code.text(), 64), message.empty() ? "" : ": ", quoted(message.text(), 256));
 }
 
 crypto::DataKey KmsProvider::get(const KeyRequest& request, std::stop_token stop) {

@@ -31,9 +31,10 @@ class Kms {
   Secret unwrap(std::string_view wrapped_key, const std::stop_token& stop);
 
  private:
-  JsonStrings ask(std::string_view action, const Secret& body, const std::stop_token& stop);
+  // `secret` is what of the body may not be told when it is refused.
+  JsonStrings ask(std::string_view action, const Secret& body, const Secret& secret, const std::stop_token& stop);
   HttpResponse send_signed(std::string_view action, const Secret& body, const std::stop_token& stop);
-  std::string refusal(const HttpResponse& response, const Secret& body) const;
+  std::string refusal(const HttpResponse& response, const Secret& secret) const;
 
   KmsSettings settings_;
   Credentials credentials_;

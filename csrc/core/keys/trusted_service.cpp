@@ -100,7 +100,7 @@ JsonStrings TrustedService::ask(std::string_view task, const std::vector<Header>
       answered = error.lasts() == HttpError::Lasts::kYes;
     }
     if (attempt > settings_.retries || std::chrono::steady_clock::now() >= end) {
-      reason = concat(task, ": ", reason, " (", attempt, attempt == 1 ? " attempt)" : " attempts)");
+      reason = concat(reason, " (", attempt, attempt == 1 ? " attempt)" : " attempts)");
       if (!answered) {
         unreachable_ = reason;
       }

@@ -109,7 +109,7 @@ TEST_F(TrustedServiceTest, PingsUntilItIsPong) {
 TEST_F(TrustedServiceTest, AsksAgainAsOftenAsItIsTold) {
   const UnixServer server(socket_, http_answer(404, ""));
   TrustedService asked = service(3);
-  EXPECT_EQ(error_of([&] { asked.ping({}); }).message(), "ping: the answer has status 404 (4 attempts)");
+  EXPECT_EQ(error_of([&] { asked.ping({}); }).message(), "the answer has status 404 (4 attempts)");
   EXPECT_EQ(server.connections(), 4);
   EXPECT_TRUE(asked.is_there());
 }
@@ -125,7 +125,7 @@ TEST_F(TrustedServiceTest, ThatIsDeadIsWaitedForOnce) {
   }
   TrustedService asked = service(2);
   EXPECT_TRUE(asked.is_there());
-  const std::string reason = "kms-sts: no connection: Connection refused (3 attempts)";
+  const std::string reason = "no connection: Connection refused (3 attempts)";
   EXPECT_EQ(error_of([&] { asked.kms_credentials({}); }).message(), reason);
   EXPECT_FALSE(asked.is_there());
   EXPECT_EQ(error_of([&] { asked.data_key("/model", {}); }).message(), reason);

@@ -35,6 +35,24 @@ Credentials credentials_from_environment() {
           .session_token = Secret(environment_variable("VETURBOIO_KMS_SESSION_TOKEN"))};
 }
 
+Credentials find_credentials(TrustedService& service, const std::stop_token& stop) {
+  std::string reason;
+  try {
+    return service.kms_credentials(stop);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) {
+      throw;
+    }
+    reason = error.cause();
+  }
+  try {
+    return credentials_from_environment();
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kNoKey, concat("nobody has credentials for it (the trusted service: ", reason,
+                                          "; the environment: ", error.cause(), ")"));
+  }
+}
+
 std::string utc_now() {
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   std::tm parts{};
@@ -73,21 +91,7 @@ Secret joined(std::initializer_list<std::string_view> texts) {
 Kms Kms::from_environment(TrustedService& service, const std::stop_token& stop) {
   // First what costs nothing: nobody waits for a service only to hear then that a name is missing.
   KmsSettings settings = KmsSettings::from_environment();
-  std::string reason;
-  try {
-    return Kms(std::move(settings), service.kms_credentials(stop), service);
-  } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kCancelled) {
-      throw;
-    }
-    reason = error.cause();
-  }
-  try {
-    return Kms(std::move(settings), credentials_from_environment(), service);
-  } catch (const Error& error) {
-    throw Error(ErrorKind::kNoKey, concat("nobody has credentials for it (the trusted service: ", reason,
-                                          "; the environment: ", error.cause(), ")"));
-  }
+  return Kms(std::move(settings), find_credentials(service, stop), service);
 }
 
 std::string Kms::wrap(const Secret& data_key, const std::stop_token& stop) {

@@ -1,6 +1,7 @@
 #include "keys/trusted_service.h"
 
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include <cerrno>
 #include <charconv>
@@ -61,6 +62,10 @@ void TrustedService::throw_if_absent() const {
   struct stat status;
   if (::stat(settings_.socket.c_str(), &status) != 0) {
     throw Error(ErrorKind::kNoKey, Error::from_errno(errno, concat("socket ", settings_.socket)).cause());
+  }
+  if (settings_.socket.size() >= sizeof(sockaddr_un::sun_path)) {
+    throw Error(ErrorKind::kNoKey, concat("socket ", settings_.socket, ": a socket's path has at most ",
+                                          sizeof(sockaddr_un::sun_path) - 1, " bytes"));
   }
   if (unreachable_) {
     throw Error(ErrorKind::kNoKey, *unreachable_);

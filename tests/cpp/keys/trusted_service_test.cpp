@@ -119,6 +119,17 @@ TEST_F(TrustedServiceTest, IsNotThereWithoutASocket) {
   EXPECT_EQ(error_of([this] { service(1000).ping({}); }).message(), "socket " + socket_ + ": No such file or directory");
 }
 
+TEST_F(TrustedServiceTest, IsNotThereUnderAPathThatIsTooLongForASocket) {
+  socket_ += std::string(107 - socket_.size(), 's');
+  testing::write_text(socket_, "");
+  EXPECT_TRUE(service().is_there());
+  socket_ += 's';
+  testing::write_text(socket_, "");
+  EXPECT_FALSE(service().is_there());
+  EXPECT_EQ(error_of([this] { service(1000).ping({}); }).message(),
+            "socket " + socket_ + ": a socket's path has at most 107 bytes");
+}
+
 TEST_F(TrustedServiceTest, ThatIsDeadIsWaitedForOnce) {
   {
     const UnixServer dead(socket_);

@@ -9,7 +9,7 @@ The same engine is reached from TorchScript and C++ as ``torch.ops.veturbo.load_
 once ``torch.ops.load_library(veturboio.library_path)`` has been called there; importing this package does that.
 """
 
-from veturboio._errors import FileFormatError
+from veturboio._errors import CipherKeyError, FileFormatError
 from veturboio._io_helper import IOHelper, init_io_helper
 from veturboio._library import library_path
 from veturboio._load import load, load_to_shmem
@@ -17,6 +17,7 @@ from veturboio._save import save_file, save_model, save_pt
 from veturboio._version import __version__
 
 __all__ = [
+    "CipherKeyError",
     "FileFormatError",
     "IOHelper",
     "__version__",

@@ -69,11 +69,3 @@ def check_text(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"the {what} {text!r} cannot be written as UTF-8: {error.reason}") from None
-
-
-def refuse_cipher(use_cipher: bool | None) -> None:
-    """A model that is to be encrypted must never be written plain, nor ciphertext be taken for weights."""
-    if use_cipher or (use_cipher is None and os.environ.get("VETURBOIO_USE_CIPHER") == "1"):
-        raise ValueError(
-            "this version of veTurboIO does not encrypt or decrypt: use_cipher must be False, and VETURBOIO_USE_CIPHER unset"
-        )

@@ -30,6 +30,21 @@ class FileFormatError(ValueError):
         return str(self.args[0])
 
 
+class CipherKeyError(ValueError):
+    """The key of an encrypted file cannot be had, or is wrong.
+
+    Attributes:
+        filename: The file.
+    """
+
+    def __init__(self, message: str, filename: str) -> None:
+        super().__init__(message, filename)
+        self.filename = filename
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class TorchFileError(Exception):
     """The file is one of torch.save's, which the engine leaves to PyTorch. Users never see it."""
 
@@ -54,6 +69,8 @@ def _from_last_error(error: Exception) -> BaseException:
         return OSError(code or errno.EIO, text, file) if file else OSError(code or errno.EIO, text)
     if kind == "format":
         return FileFormatError(message, file, tensor or None, offset if offset >= 0 else None)
+    if kind in ("no_key", "wrong_key"):
+        return CipherKeyError(message, file)
     if kind == "torch_file":
         return TorchFileError(message)
     if kind == "invalid_argument":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -15,11 +16,12 @@ from veturboio._arguments import (
     check_tensors,
     local_path,
     operator_path,
-    refuse_cipher,
     target_device,
     thread_count,
 )
+from veturboio._cipher import Bytes, find_cipher
 from veturboio._errors import FileFormatError, TorchFileError, python_errors, torch_file_errors
+from veturboio._file_objects import ReadableFileObject
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import finish
 from veturboio._library import ops
@@ -39,6 +41,8 @@ def load(
     *,
     mmap: bool = False,
     weights_only: bool = True,
+    key: Bytes | None = None,
+    iv: Bytes | None = None,
 ) -> dict[str, Any]:
     """Loads all tensors of a safetensors file, or whatever a file of torch.save holds.
 
@@ -52,7 +56,10 @@ def load(
         use_pinmem: Use the helper. (Staging memory is pinned in any case; without a helper it is for this load only.)
         use_direct_io: Whether to read past the page cache; None does where the file is not cached and its file system gains by
             it. A file system that refuses is read through the cache.
-        use_cipher: Not in this version: True is refused.
+        use_cipher: Whether the file is encrypted. None: if a key is given, or VETURBOIO_USE_CIPHER is 1 in the environment.
+        key, iv: The AES key (16 or 32 bytes) and the initial counter block (16 bytes), before every other source of keys; a file
+            with a cipher header has its own iv. Without them the key comes from the KMS for a file with a header, else or if that
+            fails from the trusted service, else from VETURBOIO_KEY and VETURBOIO_IV.
         state_dict: Load into these tensors, on whatever devices they are, and return this dict. Their names, shapes and dtypes
             must be the file's; that is checked before the first byte is written.
         mmap: On the CPU, map the file instead of reading it: returns at once, reads what is touched. The mapping is private
@@ -67,9 +74,9 @@ def load(
         FileNotFoundError, PermissionError, IsADirectoryError, OSError: As open() and read() do, with errno and filename.
         FileFormatError: The file is damaged; names file, tensor and offset.
         ValueError: An argument cannot be, or state_dict does not match (every mismatch is listed).
+        CipherKeyError: Nobody has the file's key (each source is listed with its reason), or the key is wrong.
         MemoryError: The tensors do not fit.
     """
-    refuse_cipher(use_cipher)
     device = target_device(map_location)
     num_threads = thread_count(num_thread)
     native = native_helper(helper) if use_pinmem else None
@@ -80,6 +87,7 @@ def load(
         "use_pinned_memory": enable_fast_mode,
         "use_direct_io": use_direct_io,
         "helper": native,
+        "cipher": find_cipher(file, use_cipher, key, iv),
     }
     try:
         if state_dict is not None:
@@ -92,7 +100,7 @@ def load(
         return tensors
     except TorchFileError:
         pass
-    loaded = _load_torch_file(file, device, mmap=mmap, weights_only=weights_only)
+    loaded = _load_torch_file(file, device, options["cipher"], mmap=mmap, weights_only=weights_only)
     if state_dict is None:
         return cast(dict[str, Any], loaded)
     return _copy_into(state_dict, loaded, file)
@@ -104,12 +112,15 @@ def load_to_shmem(
     helper: IOHelper | None = None,
     use_direct_io: bool | None = None,
     use_cipher: bool | None = None,
+    *,
+    key: Bytes | None = None,
+    iv: Bytes | None = None,
 ) -> SharedMemory:
     """Reads a whole file, of any format, into shared memory that other processes can attach to by its name.
 
     Args:
         file: A path, or a file:// uri.
-        num_thread, use_direct_io, use_cipher: As for load().
+        num_thread, use_direct_io, use_cipher, key, iv: As for load(). The shared memory holds what is encrypted in the file.
         helper: Accepted as load() does; not needed here.
 
     Returns:
@@ -118,19 +129,21 @@ def load_to_shmem(
     Raises:
         As load(). ValueError for an empty file: there is no shared memory of no bytes.
     """
-    refuse_cipher(use_cipher)
     path = operator_path(file)
     num_threads = thread_count(num_thread)
     native = native_helper(helper)
+    cipher = find_cipher(file, use_cipher, key, iv)
     with python_errors():
-        size = ops.file_size(path)
+        size = ops.file_size(path, cipher)
     if size == 0:
         raise FileFormatError(f"{local_path(file)}: the file is empty", local_path(file), offset=0)
     memory = SharedMemory(create=True, size=size)
     try:
         buffer = torch.frombuffer(memory.buf, dtype=torch.uint8)[:size]
         with python_errors():
-            job = ops.start_read_(buffer, path, num_threads=num_threads, use_direct_io=use_direct_io, helper=native)
+            job = ops.start_read_(
+                buffer, path, num_threads=num_threads, use_direct_io=use_direct_io, helper=native, cipher=cipher
+            )
         finish(job)
     except BaseException:
         memory.unlink()
@@ -142,10 +155,10 @@ def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dic
     check_tensors(state_dict)
     path = operator_path(file)
     with python_errors():
-        metadata = ops.read_metadata(path)
+        metadata = ops.read_metadata(path, options["cipher"])
         dropped: dict[str, str] = {}
         if not metadata.keys().isdisjoint(state_dict):
-            dropped = aliases(metadata, ops.list_tensors(path)[0])
+            dropped = aliases(metadata, ops.list_tensors(path, options["cipher"])[0])
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name, kept in dropped.items():
         if name in state_dict and kept in state_dict and not same_view(state_dict[name], state_dict[kept]):
@@ -160,9 +173,15 @@ def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dic
     return state_dict
 
 
-def _load_torch_file(file: FilePath, device: torch.device, *, mmap: bool, weights_only: bool) -> Any:
+def _load_torch_file(file: FilePath, device: torch.device, cipher: Any, *, mmap: bool, weights_only: bool) -> Any:
     path = local_path(file)
     with torch_file_errors(path):
+        if cipher is not None:
+            with python_errors():
+                reader = torch.classes.veturbo.FileReader(operator_path(file), cipher)
+            # Buffered, since unpickling reads a few bytes at a time; what is larger than the buffer goes past it.
+            decrypted = io.BufferedReader(ReadableFileObject(reader), buffer_size=1 << 16)
+            return torch.load(decrypted, map_location=device, mmap=False, weights_only=weights_only)
         if not path.endswith(".safetensors"):
             return torch.load(path, map_location=device, mmap=mmap or None, weights_only=weights_only)
         # torch.load takes a path with this ending for what it says, whatever is in the file.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
@@ -10,8 +9,10 @@ from typing import IO, Any, cast
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from veturboio._arguments import FilePath, check_tensors, check_text, operator_path, refuse_cipher
+from veturboio._arguments import FilePath, check_tensors, check_text, operator_path
+from veturboio._cipher import Bytes, make_cipher
 from veturboio._errors import python_errors
+from veturboio._file_objects import WritableFileObject
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import finish
 from veturboio._library import ops
@@ -28,6 +29,9 @@ def save_file(
     use_cipher: bool | None = None,
     helper: IOHelper | None = None,
     enable_fast_mode: bool = True,
+    *,
+    key: Bytes | None = None,
+    iv: Bytes | None = None,
 ) -> None:
     """Saves tensors as a safetensors file, byte for byte what the safetensors library writes for them.
 
@@ -42,7 +46,11 @@ def save_file(
             metadata, from which load() restores them. Without this or the next, tensors that share memory are refused.
         force_clone_shared_tensor: Save tensors that share memory each in full; loaded, they share no more.
         metadata: Texts to store along.
-        use_cipher: Not in this version: True is refused.
+        use_cipher: Whether to encrypt the file. None: if a key is given, or VETURBOIO_USE_CIPHER is 1 in the environment.
+        key, iv: The AES key (16 or 32 bytes) and the initial counter block (16 bytes). Without them: with
+            VETURBOIO_CIPHER_HEADER=1 a fresh key that the KMS wraps and that the file's header holds, of the size that
+            VETURBOIO_CIPHER_MODE says (CTR-128, the default, or CTR-256); otherwise the trusted service's key, or that in
+            VETURBOIO_KEY and VETURBOIO_IV.
         helper: Staging memory to keep for the next save from, or load to, an accelerator.
         enable_fast_mode: False writes with one thread.
 
@@ -50,10 +58,11 @@ def save_file(
         OSError: As open() and write() do, with errno and filename.
         ValueError: A tensor that the format cannot hold (sparse, quantized, on the meta device, of a dtype that it lacks), one
             that shares memory or is not contiguous, where that is not allowed; each named.
+        CipherKeyError: The file is to be encrypted, and nobody has a key (each source is listed with its reason).
         TypeError: state_dict or metadata are not what they should be.
 
     Warns:
-        UserWarning: A guarantee that the file's file system cannot give.
+        UserWarning: A guarantee that the file's file system cannot give; a key and IV that have encrypted another file.
     """
     write_file(
         state_dict,
@@ -65,11 +74,24 @@ def save_file(
         use_cipher=use_cipher,
         helper=helper,
         enable_fast_mode=enable_fast_mode,
+        key=key,
+        iv=iv,
     )
 
 
-def save_model(model: torch.nn.Module, file: FilePath, use_cipher: bool | None = None) -> None:
+def save_model(
+    model: torch.nn.Module,
+    file: FilePath,
+    use_cipher: bool | None = None,
+    *,
+    key: Bytes | None = None,
+    iv: Bytes | None = None,
+) -> None:
     """Saves a module's state dict as a safetensors file. Tied weights are written once and restored by load().
+
+    Args:
+        model: The module.
+        file, use_cipher, key, iv: As for save_file().
 
     Raises:
         As save_file().
@@ -80,19 +102,33 @@ def save_model(model: torch.nn.Module, file: FilePath, use_cipher: bool | None =
         force_save_shared_tensor=True,
         force_clone_shared_tensor=True,
         use_cipher=use_cipher,
+        key=key,
+        iv=iv,
     )
 
 
-def save_pt(state_dict: Any, file: FilePath, use_cipher: bool | None = None) -> None:
+def save_pt(
+    state_dict: Any,
+    file: FilePath,
+    use_cipher: bool | None = None,
+    *,
+    key: Bytes | None = None,
+    iv: Bytes | None = None,
+) -> None:
     """Saves as torch.save does, with save_file()'s guarantees: the old or the new file is there at any moment, whole.
+
+    Args:
+        state_dict: Whatever torch.save takes.
+        file, use_cipher, key, iv: As for save_file().
 
     Raises:
         OSError: As open() and write() do, with errno and filename.
+        CipherKeyError: As save_file().
     """
-    refuse_cipher(use_cipher)
+    cipher = make_cipher(file, use_cipher, key, iv)
     with python_errors():
-        writer = torch.classes.veturbo.FileWriter(operator_path(file))
-    file_object = _PythonFile(writer)
+        writer = torch.classes.veturbo.FileWriter(operator_path(file), cipher)
+    file_object = WritableFileObject(writer)
     try:
         torch.save(state_dict, cast(IO[bytes], file_object))
     except BaseException as error:
@@ -102,7 +138,7 @@ def save_pt(state_dict: Any, file: FilePath, use_cipher: bool | None = None) -> 
         raise
     with python_errors():
         warning_texts = writer.commit()
-    _warn_of(warning_texts)
+    _warn_of(warning_texts, stacklevel=3)
 
 
 def write_file(
@@ -116,10 +152,11 @@ def write_file(
     use_cipher: bool | None = None,
     helper: IOHelper | None = None,
     enable_fast_mode: bool = True,
+    key: Bytes | None = None,
+    iv: Bytes | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """save_file(), telling of its progress: `on_progress` is called with the bytes done and in all."""
-    refuse_cipher(use_cipher)
     tensors = _plain_tensors(state_dict)
     texts = _checked_metadata(metadata)
     if not force_contiguous:
@@ -128,15 +165,18 @@ def write_file(
     if dropped:
         texts = _with_aliases(texts, dropped)
         tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    native = native_helper(helper)
+    cipher = make_cipher(file, use_cipher, key, iv)
     with python_errors():
         job = ops.start_save(
             tensors,
             operator_path(file),
             metadata=texts,
             num_threads=0 if enable_fast_mode else 1,
-            helper=native_helper(helper),
+            helper=native,
+            cipher=cipher,
         )
-    _warn_of(finish(job, on_progress))
+    _warn_of(finish(job, on_progress), stacklevel=4)
 
 
 def _plain_tensors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -207,38 +247,6 @@ def _with_aliases(metadata: dict[str, str] | None, dropped: dict[str, str]) -> d
     return texts
 
 
-def _warn_of(texts: list[str]) -> None:
+def _warn_of(texts: list[str], stacklevel: int) -> None:
     for text in texts:
-        warnings.warn(text, stacklevel=4)
-
-
-class _PythonFile(io.RawIOBase):
-    """What torch.save writes to, over a FileWriter."""
-
-    _BUFFER_BYTES = 8 << 20
-
-    def __init__(self, writer: Any) -> None:
-        self.error: BaseException | None = None  # the first that a write raised
-        self._writer = writer
-        # PyTorch hands over read-only memory, of which torch.frombuffer makes no tensor without a warning.
-        self._buffer = bytearray(self._BUFFER_BYTES)
-        self._tensor = torch.frombuffer(self._buffer, dtype=torch.uint8)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._write(data)
-        except BaseException as error:
-            self.error = self.error or error
-            raise
-
-    def _write(self, data: Any) -> int:
-        source = memoryview(data).cast("B")
-        for begin in range(0, len(source), self._BUFFER_BYTES):
-            piece = source[begin : begin + self._BUFFER_BYTES]
-            self._buffer[: len(piece)] = piece
-            with python_errors():
-                self._writer.write(self._tensor[: len(piece)])
-        return len(source)
+        warnings.warn(text, stacklevel=stacklevel)

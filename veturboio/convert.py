@@ -98,7 +98,6 @@ def _convert(options: argparse.Namespace) -> None:
             force_save_shared_tensor=True,
             force_clone_shared_tensor=True,
             metadata=_METADATA,
-            use_cipher=False,
             on_progress=report,
         )
     print(f"{summary} in {time.monotonic() - started:.1f} s")
@@ -193,7 +192,7 @@ def _progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _validate(expected: Mapping[str, torch.Tensor], file: str, *, use_direct_io: bool) -> None:
-    found = veturboio.load(file, use_cipher=False, mmap=not use_direct_io, use_direct_io=use_direct_io or None)
+    found = veturboio.load(file, mmap=not use_direct_io, use_direct_io=use_direct_io or None)
     if found.keys() != expected.keys():
         differing = sorted(map(str, found.keys() ^ expected.keys()))
         raise ConvertError(f"{file}: validation failed, these names are only on one side: {', '.join(differing)}")

@@ -33,7 +33,7 @@ void clear_last_error();
 
 // Every operator and method runs its body through this.
 template <typename Body>
-auto with_errors(Body&& body) {
+decltype(auto) with_errors(Body&& body) {
   detail::clear_last_error();
   try {
     return std::forward<Body>(body)();

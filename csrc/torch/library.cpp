@@ -2,7 +2,9 @@
 
 #include <string>
 
+#include "torch/cipher.h"
 #include "torch/errors.h"
+#include "torch/file_stream.h"
 #include "torch/io_helper.h"
 #include "torch/load_job.h"
 #include "torch/save_job.h"
@@ -20,9 +22,18 @@ auto method(Result (Class::*body)(Args...)) {
   };
 }
 
-template <typename Class, typename Result>
-auto method(Result (Class::*body)() const) {
-  return [body](const c10::intrusive_ptr<Class>& self) { return with_errors([&] { return ((*self).*body)(); }); };
+template <typename Class, typename Result, typename... Args>
+auto method(Result (Class::*body)(Args...) const) {
+  return [body](const c10::intrusive_ptr<Class>& self, Args... args) {
+    return with_errors([&] { return ((*self).*body)(args...); });
+  };
+}
+
+template <typename Class>
+auto opener() {
+  return [](const std::string& file, const OptionalCipher& cipher) {
+    return with_errors([&] { return c10::make_intrusive<Class>(file, cipher); });
+  };
 }
 
 // TorchScript takes an operator whose schema shows no aliasing for a pure function: it would drop a save whose result nobody uses
@@ -41,6 +52,7 @@ TORCH_LIBRARY(veturbo, library) {
       // A scripted module may hold a helper; when it is loaded it gets an empty one.
       .def_pickle([](const c10::intrusive_ptr<IOHelper>&) { return std::string(); },
                   [](const std::string&) { return c10::make_intrusive<IOHelper>(); });
+  library.class_<Cipher>("Cipher").def("source", method(&Cipher::source));
   library.class_<LoadJob>("LoadJob")
       .def("wait", method(&LoadJob::wait))
       .def("cancel", method(&LoadJob::cancel))
@@ -52,45 +64,72 @@ TORCH_LIBRARY(veturbo, library) {
       .def("cancel", method(&SaveJob::cancel))
       .def("progress", method(&SaveJob::progress))
       .def("result", method(&SaveJob::result));
+  library.class_<CipherJob>("CipherJob")
+      .def("wait", method(&CipherJob::wait))
+      .def("cancel", method(&CipherJob::cancel))
+      .def("result", method(&CipherJob::result));
+  library.class_<FileReader>("FileReader")
+      .def(torch::init(opener<FileReader>()))
+      .def("size", method(&FileReader::size))
+      .def("read_into", method(&FileReader::read_into));
   library.class_<FileWriter>("FileWriter")
-      .def(
-          torch::init([](const std::string& file) { return with_errors([&] { return c10::make_intrusive<FileWriter>(file); }); }))
+      .def(torch::init(opener<FileWriter>()))
       .def("write", method(&FileWriter::write))
       .def("commit", method(&FileWriter::commit))
       .def("discard", method(&FileWriter::discard));
 
+  // With use_cipher None a file is encrypted, or taken for encrypted, when a key is given or VETURBOIO_USE_CIPHER is 1. `key`, of
+  // 16 or 32 bytes, and `iv`, of 16, are tensors of uint8 on the CPU; without them the key is searched for, see keys/find_key.h.
   library.def(schema(
       "load_file(str file, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "
-      "bool mmap=False, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) -> Dict(str, Tensor)"));
+      "bool mmap=False, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None, bool? use_cipher=None, "
+      "Tensor? key=None, Tensor? iv=None) -> Dict(str, Tensor)"));
   library.def(
       schema("load_file_(Dict(str, Tensor) tensors, str file, *, int num_threads=0, bool use_pinned_memory=True, "
-             "bool? use_direct_io=None, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) -> ()"));
+             "bool? use_direct_io=None, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None, "
+             "bool? use_cipher=None, Tensor? key=None, Tensor? iv=None) -> ()"));
   library.def(
       schema("save_file(Dict(str, Tensor) tensors, str file, *, Dict(str, str)? metadata=None, int num_threads=0, "
-             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> ()"));
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None, bool? use_cipher=None, Tensor? key=None, Tensor? iv=None) "
+             "-> ()"));
 
-  // The same, begun and not waited for: see LoadJob and SaveJob.
+  // The key of a file that is there, or of one that is to be written, for the operators below: see CipherJob.
+  library.def(
+      schema("start_find_cipher(str file, *, bool? use_cipher=None, Tensor? key=None, Tensor? iv=None) "
+             "-> __torch__.torch.classes.veturbo.CipherJob"));
+  library.def(
+      schema("start_make_cipher(str file, *, bool? use_cipher=None, Tensor? key=None, Tensor? iv=None) "
+             "-> __torch__.torch.classes.veturbo.CipherJob"));
+
+  // Loads and saves begun and not waited for: see LoadJob and SaveJob. Without a cipher the file is plain.
   library.def(schema(
       "start_load(str file, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "
-      "bool mmap=False, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) "
-      "-> __torch__.torch.classes.veturbo.LoadJob"));
+      "bool mmap=False, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None, "
+      "__torch__.torch.classes.veturbo.Cipher? cipher=None) -> __torch__.torch.classes.veturbo.LoadJob"));
   library.def(
       schema("start_load_(Dict(str, Tensor) tensors, str file, *, int num_threads=0, bool use_pinned_memory=True, "
-             "bool? use_direct_io=None, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None) "
-             "-> __torch__.torch.classes.veturbo.LoadJob"));
+             "bool? use_direct_io=None, str[]? names=None, __torch__.torch.classes.veturbo.IOHelper? helper=None, "
+             "__torch__.torch.classes.veturbo.Cipher? cipher=None) -> __torch__.torch.classes.veturbo.LoadJob"));
   library.def(
       schema("start_save(Dict(str, Tensor) tensors, str file, *, Dict(str, str)? metadata=None, int num_threads=0, "
-             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.SaveJob"));
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
+             "-> __torch__.torch.classes.veturbo.SaveJob"));
   // All bytes of any file, into a contiguous tensor of uint8 of the same size.
   library.def(schema(
       "start_read_(Tensor(a!) buffer, str file, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "
-      "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+      "__torch__.torch.classes.veturbo.IOHelper? helper=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
+      "-> __torch__.torch.classes.veturbo.LoadJob"));
 
-  library.def(schema("read_metadata(str file) -> Dict(str, str)"));
+  library.def(schema("read_metadata(str file, __torch__.torch.classes.veturbo.Cipher? cipher=None) -> Dict(str, str)"));
   // The file's own dtypes and shapes ("F32"; two elements a byte for F4), in the order of the data.
-  library.def(schema("list_tensors(str file) -> (str[] names, str[] dtypes, int[][] shapes)"));
+  library.def(
+      schema("list_tensors(str file, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
+             "-> (str[] names, str[] dtypes, int[][] shapes)"));
 
-  library.def(schema("file_size(str file) -> int"));
+  // Of what is encrypted in it, if it is.
+  library.def(schema("file_size(str file, __torch__.torch.classes.veturbo.Cipher? cipher=None) -> int"));
+  // "mode" and "file_timestamp" of a file's cipher header; empty without one.
+  library.def(schema("read_cipher_header(str file) -> Dict(str, str)"));
 
   // What the calling thread's last call of ours failed with, told once; see errors.h.
   library.def(schema("last_error() -> (str kind, int errno, str file, str tensor, int offset, str cause)"));

@@ -12,6 +12,7 @@
 
 #include "base/align.h"
 #include "base/concat.h"
+#include "engine/cipher.h"
 #include "engine/model_file.h"
 #include "torch/accelerator.h"
 #include "torch/dtype.h"
@@ -83,7 +84,7 @@ std::unique_ptr<storage::ReadableFile> open_file(const std::string& file, const 
   } catch (Error& error) {
     throw error.in_file(file);
   }
-  return storage::open_for_read(file, {.direct_io = options.direct_io});
+  return engine::open_for_read(file, {.direct_io = options.direct_io}, get(options.cipher));
 }
 
 // Whether the bytes in the tensor's memory are its values, in order. Those of a view that conjugates or negates lazily are not.
@@ -304,10 +305,10 @@ void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
       sink = make_device_sink(device, std::move(targets), plan, useful, kMaxStagingBytes / devices.size(), options_.pinning,
                               options_.helper);
     }
-    legs_.push_back({std::move(plan), std::move(sink)});
+    legs_.push_back({file_.get(), std::move(plan), std::move(sink)});
   }
   job_.start(bytes <= engine::kInlineBytes ? 0 : num_threads, bytes, num_chunks,
-             {.run = [this](engine::Job& job, size_t) { engine::load_chunks(job, *file_, legs_); }});
+             {.run = [this](engine::Job& job, size_t) { engine::load_chunks(job, legs_); }});
 }
 
 std::tuple<int64_t, int64_t> LoadJob::progress() const {

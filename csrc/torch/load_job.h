@@ -15,6 +15,7 @@
 #include "engine/load.h"
 #include "format/safetensors.h"
 #include "storage/open.h"
+#include "torch/cipher.h"
 #include "torch/io_helper.h"
 
 namespace veturbo {
@@ -30,6 +31,7 @@ struct LoadOptions {
   bool mmap = false;  // of consequence for the CPU only
   std::optional<std::vector<std::string>> names;
   OptionalHelper helper;
+  OptionalCipher cipher;
 };
 
 // A load under way. The file's header has been read and all memory allocated when the constructor returns; the data is read by

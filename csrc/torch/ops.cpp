@@ -6,7 +6,10 @@
 #include <vector>
 
 #include "base/concat.h"
+#include "engine/cipher.h"
 #include "engine/model_file.h"
+#include "format/cipher_header.h"
+#include "torch/cipher.h"
 #include "torch/errors.h"
 #include "torch/io_helper.h"
 #include "torch/load_job.h"
@@ -20,11 +23,13 @@ namespace veturbo {
 
 namespace {
 
+using OptionalTensor = std::optional<at::Tensor>;
 using Names = std::optional<std::vector<std::string>>;
 using TensorList = std::tuple<std::vector<std::string>, std::vector<std::string>, std::vector<std::vector<int64_t>>>;
 
 LoadOptions load_options(std::optional<at::Device> device, int64_t num_threads, bool use_pinned_memory,
-                         std::optional<bool> use_direct_io, bool mmap, Names names, OptionalHelper helper) {
+                         std::optional<bool> use_direct_io, bool mmap, Names names, OptionalHelper helper,
+                         OptionalCipher cipher) {
   storage::DirectIo direct_io = storage::DirectIo::kAuto;
   if (use_direct_io) {
     direct_io = *use_direct_io ? storage::DirectIo::kAlways : storage::DirectIo::kNever;
@@ -35,74 +40,95 @@ LoadOptions load_options(std::optional<at::Device> device, int64_t num_threads, 
           .direct_io = direct_io,
           .mmap = mmap,
           .names = std::move(names),
-          .helper = std::move(helper)};
+          .helper = std::move(helper),
+          .cipher = std::move(cipher)};
 }
 
 c10::intrusive_ptr<LoadJob> start_load(const std::string& file, std::optional<at::Device> device, int64_t num_threads,
                                        bool use_pinned_memory, std::optional<bool> use_direct_io, bool mmap, Names names,
-                                       OptionalHelper helper) {
+                                       OptionalHelper helper, OptionalCipher cipher) {
   return with_errors([&] {
-    return c10::make_intrusive<LoadJob>(
-        file, load_options(device, num_threads, use_pinned_memory, use_direct_io, mmap, std::move(names), std::move(helper)));
+    return c10::make_intrusive<LoadJob>(file, load_options(device, num_threads, use_pinned_memory, use_direct_io, mmap,
+                                                           std::move(names), std::move(helper), std::move(cipher)));
   });
 }
 
 c10::intrusive_ptr<LoadJob> start_load_(const TensorDict& tensors, const std::string& file, int64_t num_threads,
                                         bool use_pinned_memory, std::optional<bool> use_direct_io, Names names,
-                                        OptionalHelper helper) {
+                                        OptionalHelper helper, OptionalCipher cipher) {
   return with_errors([&] {
     return c10::make_intrusive<LoadJob>(file,
                                         load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false,
-                                                     std::move(names), std::move(helper)),
+                                                     std::move(names), std::move(helper), std::move(cipher)),
                                         tensors);
   });
 }
 
 c10::intrusive_ptr<LoadJob> start_read_(const at::Tensor& buffer, const std::string& file, int64_t num_threads,
-                                        bool use_pinned_memory, std::optional<bool> use_direct_io, OptionalHelper helper) {
+                                        bool use_pinned_memory, std::optional<bool> use_direct_io, OptionalHelper helper,
+                                        OptionalCipher cipher) {
   return with_errors([&] {
     return c10::make_intrusive<LoadJob>(file,
                                         load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false,
-                                                     std::nullopt, std::move(helper)),
+                                                     std::nullopt, std::move(helper), std::move(cipher)),
                                         buffer);
   });
 }
 
 c10::intrusive_ptr<SaveJob> start_save(const TensorDict& tensors, const std::string& file,
                                        const std::optional<StringDict>& metadata, int64_t num_threads,
-                                       const OptionalHelper& helper) {
-  return with_errors([&] { return c10::make_intrusive<SaveJob>(tensors, file, metadata, num_threads, helper); });
+                                       const OptionalHelper& helper, const OptionalCipher& cipher) {
+  return with_errors([&] { return c10::make_intrusive<SaveJob>(tensors, file, metadata, num_threads, helper, cipher); });
+}
+
+c10::intrusive_ptr<CipherJob> start_find_cipher(const std::string& file, std::optional<bool> use_cipher,
+                                                const OptionalTensor& key, const OptionalTensor& iv) {
+  return with_errors(
+      [&] { return c10::make_intrusive<CipherJob>(file, CipherArguments{use_cipher, key, iv}, CipherJob::Purpose::kLoad); });
+}
+
+c10::intrusive_ptr<CipherJob> start_make_cipher(const std::string& file, std::optional<bool> use_cipher,
+                                                const OptionalTensor& key, const OptionalTensor& iv) {
+  return with_errors(
+      [&] { return c10::make_intrusive<CipherJob>(file, CipherArguments{use_cipher, key, iv}, CipherJob::Purpose::kSave); });
 }
 
 TensorDict load_file(const std::string& file, std::optional<at::Device> device, int64_t num_threads, bool use_pinned_memory,
-                     std::optional<bool> use_direct_io, bool mmap, Names names, OptionalHelper helper) {
-  const auto job =
-      start_load(file, device, num_threads, use_pinned_memory, use_direct_io, mmap, std::move(names), std::move(helper));
+                     std::optional<bool> use_direct_io, bool mmap, Names names, OptionalHelper helper,
+                     std::optional<bool> use_cipher, const OptionalTensor& key, const OptionalTensor& iv) {
+  OptionalCipher cipher = with_errors([&] { return find_cipher(file, {use_cipher, key, iv}); });
+  const auto job = start_load(file, device, num_threads, use_pinned_memory, use_direct_io, mmap, std::move(names),
+                              std::move(helper), std::move(cipher));
   return with_errors([&] { return job->result(); });
 }
 
 void load_file_(const TensorDict& tensors, const std::string& file, int64_t num_threads, bool use_pinned_memory,
-                std::optional<bool> use_direct_io, Names names, OptionalHelper helper) {
-  const auto job = start_load_(tensors, file, num_threads, use_pinned_memory, use_direct_io, std::move(names), std::move(helper));
+                std::optional<bool> use_direct_io, Names names, OptionalHelper helper, std::optional<bool> use_cipher,
+                const OptionalTensor& key, const OptionalTensor& iv) {
+  OptionalCipher cipher = with_errors([&] { return find_cipher(file, {use_cipher, key, iv}); });
+  const auto job = start_load_(tensors, file, num_threads, use_pinned_memory, use_direct_io, std::move(names), std::move(helper),
+                               std::move(cipher));
   with_errors([&] { job->result(); });
 }
 
 void save_file(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata, int64_t num_threads,
-               const OptionalHelper& helper) {
-  const auto job = start_save(tensors, file, metadata, num_threads, helper);
+               const OptionalHelper& helper, std::optional<bool> use_cipher, const OptionalTensor& key,
+               const OptionalTensor& iv) {
+  const OptionalCipher cipher = with_errors([&] { return make_cipher(file, {use_cipher, key, iv}); });
+  const auto job = start_save(tensors, file, metadata, num_threads, helper, cipher);
   for (const std::string& warning : with_errors([&] { return job->result(); })) {
     TORCH_WARN(warning);
   }
 }
 
-format::SafetensorsHeader read_header(const std::string& file) {
-  return engine::read_safetensors_header(*storage::open_for_read(file, {.direct_io = storage::DirectIo::kNever}));
+std::unique_ptr<storage::ReadableFile> open_cached(const std::string& file, const OptionalCipher& cipher) {
+  return engine::open_for_read(file, {.direct_io = storage::DirectIo::kNever}, get(cipher));
 }
 
-StringDict read_metadata(const std::string& file) {
+StringDict read_metadata(const std::string& file, const OptionalCipher& cipher) {
   return with_errors([&] {
     StringDict metadata;
-    const format::SafetensorsHeader header = read_header(file);
+    const format::SafetensorsHeader header = engine::read_safetensors_header(*open_cached(file, cipher));
     for (const auto& [key, value] : header.metadata.value_or(format::Metadata{})) {
       metadata.insert(key, value);
     }
@@ -110,11 +136,11 @@ StringDict read_metadata(const std::string& file) {
   });
 }
 
-TensorList list_tensors(const std::string& file) {
+TensorList list_tensors(const std::string& file, const OptionalCipher& cipher) {
   return with_errors([&] {
     TensorList list;
     auto& [names, dtypes, shapes] = list;
-    for (const format::TensorEntry& entry : read_header(file).tensors) {
+    for (const format::TensorEntry& entry : engine::read_safetensors_header(*open_cached(file, cipher)).tensors) {
       names.push_back(entry.name);
       dtypes.emplace_back(format::dtype_name(entry.dtype));
       shapes.emplace_back(entry.shape.begin(), entry.shape.end());
@@ -123,9 +149,20 @@ TensorList list_tensors(const std::string& file) {
   });
 }
 
-int64_t file_size(const std::string& file) {
-  return with_errors(
-      [&] { return static_cast<int64_t>(storage::open_for_read(file, {.direct_io = storage::DirectIo::kNever})->size()); });
+int64_t file_size(const std::string& file, const OptionalCipher& cipher) {
+  return with_errors([&] { return static_cast<int64_t>(open_cached(file, cipher)->size()); });
+}
+
+StringDict read_cipher_header(const std::string& file) {
+  return with_errors([&] {
+    StringDict fields;
+    const std::optional<format::CipherHeader> header = engine::read_cipher_header(*open_cached(file, std::nullopt));
+    if (header) {
+      fields.insert("mode", std::string(format::cipher_mode_name(header->mode)));
+      fields.insert("file_timestamp", std::to_string(header->file_timestamp));
+    }
+    return fields;
+  });
 }
 
 StringDict build_info() {
@@ -152,6 +189,9 @@ TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("read_metadata", read_metadata);
   library.impl("list_tensors", list_tensors);
   library.impl("file_size", file_size);
+  library.impl("read_cipher_header", read_cipher_header);
+  library.impl("start_find_cipher", start_find_cipher);
+  library.impl("start_make_cipher", start_make_cipher);
   library.impl("last_error", last_error);
   library.impl("build_info", build_info);
 }

@@ -7,9 +7,10 @@
 
 #include "base/concat.h"
 #include "base/error.h"
+#include "engine/cipher.h"
 #include "torch/accelerator.h"
 #include "torch/dtype.h"
-#include "torch/errors.h"
+#include "torch/file_stream.h"
 #include "torch/tensor_memory.h"
 
 namespace veturbo {
@@ -50,13 +51,6 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
   }
 }
 
-// Guarantees that the storage could not give. They name the file, whose path may be any bytes.
-std::vector<std::string> warnings_of(const storage::WritableFile& file) {
-  std::vector<std::string> warnings = file.warnings();
-  std::transform(warnings.begin(), warnings.end(), warnings.begin(), valid_utf8);
-  return warnings;
-}
-
 // The tensor as its bytes are to stand in the file. Views that conjugate or negate lazily are made real.
 at::Tensor plain(const at::Tensor& tensor) {
   return tensor.detach().resolve_conj().resolve_neg().contiguous();
@@ -65,8 +59,8 @@ at::Tensor plain(const at::Tensor& tensor) {
 }  // namespace
 
 SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata,
-                 int64_t num_threads, const OptionalHelper& helper)
-    : uri_(file) {
+                 int64_t num_threads, const OptionalHelper& helper, const OptionalCipher& cipher)
+    : uri_(file), cipher_(cipher) {
   try {
     engine::check_num_threads(num_threads);
     std::vector<format::TensorEntry> entries;
@@ -91,7 +85,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
       all_on_cpu = all_on_cpu && tensors_.back().is_cpu();
     }
     const uint64_t size = ranges.back().offset + ranges.back().size;
-    file_ = storage::open_for_write(file, size);
+    file_ = engine::open_for_write(file, size, get(cipher_));
     const storage::WriteTraits traits = file_->traits();
     plan_ = engine::make_plan(ranges, traits.chunk_size);
     const int threads = traits.in_order ? 1 : engine::choose_num_threads(num_threads, plan_, traits.parallelism);
@@ -133,32 +127,6 @@ std::vector<std::string> SaveJob::result() {
     throw Error(error).in_file(uri_);  // a copy: another thread may be told of the same failure
   }
   return warnings_of(*file_);
-}
-
-FileWriter::FileWriter(const std::string& file) : file_(storage::open_for_write(file, 0)) {}
-
-void FileWriter::write(const at::Tensor& tensor) {
-  if (!file_) {
-    throw Error(ErrorKind::kInvalidArgument, "the file has been committed or discarded");
-  }
-  if (!tensor.is_cpu() || !tensor.is_contiguous()) {
-    throw Error(ErrorKind::kInvalidArgument, "only contiguous CPU tensors can be written").in_file(file_->uri());
-  }
-  file_->write_at(offset_, {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()});
-  offset_ += tensor.nbytes();
-}
-
-std::vector<std::string> FileWriter::commit() {
-  if (!file_) {
-    throw Error(ErrorKind::kInvalidArgument, "the file has been committed or discarded");
-  }
-  const std::unique_ptr<storage::WritableFile> file = std::move(file_);
-  file->commit();
-  return warnings_of(*file);
-}
-
-void FileWriter::discard() {
-  file_.reset();
 }
 
 }  // namespace veturbo

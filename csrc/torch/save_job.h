@@ -14,6 +14,7 @@
 #include "engine/job.h"
 #include "engine/save.h"
 #include "storage/open.h"
+#include "torch/cipher.h"
 #include "torch/io_helper.h"
 #include "torch/load_job.h"
 
@@ -24,7 +25,7 @@ namespace veturbo {
 class SaveJob : public torch::CustomClassHolder {
  public:
   SaveJob(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata, int64_t num_threads,
-          const OptionalHelper& helper);
+          const OptionalHelper& helper, const OptionalCipher& cipher);
 
   // As LoadJob's.
   bool wait(double seconds) { return job_.wait_seconds(seconds); }
@@ -36,29 +37,13 @@ class SaveJob : public torch::CustomClassHolder {
 
  private:
   std::string uri_;
+  OptionalCipher cipher_;
   std::string header_;
   std::vector<at::Tensor> tensors_;              // in the order of the file
   std::unique_ptr<storage::WritableFile> file_;  // none once the save has failed
   engine::Plan plan_;
   std::unique_ptr<engine::ChunkSource> source_;
   engine::Job job_;  // last: its threads use all of the above
-};
-
-// A file written piece by piece from its start on, with the guarantees of a save: for formats that PyTorch itself writes.
-class FileWriter : public torch::CustomClassHolder {
- public:
-  explicit FileWriter(const std::string& file);
-
-  // Appends the bytes of a contiguous CPU tensor.
-  void write(const at::Tensor& tensor);
-  // Gives the file its name, and the warnings as SaveJob::result(). Ends the writing, well or badly.
-  std::vector<std::string> commit();
-  // Ends the writing and leaves nothing of the file, as does the writer's death before a commit().
-  void discard();
-
- private:
-  std::unique_ptr<storage::WritableFile> file_;
-  uint64_t offset_ = 0;
 };
 
 }  // namespace veturbo

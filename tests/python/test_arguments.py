@@ -212,34 +212,3 @@ def test_a_helper_of_another_type_is_a_type_error(model):
         veturboio.load(model, helper="pinned", use_pinmem=True)
     with pytest.raises(TypeError, match=r"helper must be a veturboio\.IOHelper or None, not str"):
         veturboio.save_file({}, model, helper="pinned")
-
-
-CALLS_WITH_CIPHER = {
-    "load": lambda file, **options: veturboio.load(file, **options),
-    "load of a torch file": lambda file, **options: veturboio.load(file.with_suffix(".pt"), **options),
-    "load_to_shmem": lambda file, **options: close(veturboio.load_to_shmem(file, **options)),
-    "save_file": lambda file, **options: veturboio.save_file({"w": torch.ones(1)}, file, **options),
-    "save_model": lambda file, **options: veturboio.save_model(torch.nn.Linear(1, 1), file, **options),
-    "save_pt": lambda file, **options: veturboio.save_pt({"w": torch.ones(1)}, file, **options),
-}
-
-
-def close(memory):
-    memory.close()
-    memory.unlink()
-
-
-@pytest.mark.parametrize("call", CALLS_WITH_CIPHER.values(), ids=CALLS_WITH_CIPHER.keys())
-def test_encryption_is_refused_and_never_left_out_in_silence(model, monkeypatch, call):
-    veturboio.save_pt({"w": torch.arange(3.0)}, model.with_suffix(".pt"))
-    before = {path: path.read_bytes() for path in model.parent.iterdir()}
-    refusal = pytest.raises(ValueError, match="use_cipher must be False, and VETURBOIO_USE_CIPHER unset")
-    with refusal:
-        call(model, use_cipher=True)
-    monkeypatch.setenv("VETURBOIO_USE_CIPHER", "1")
-    with pytest.raises(ValueError, match="does not encrypt or decrypt"):
-        call(model)
-    assert {path: path.read_bytes() for path in model.parent.iterdir()} == before
-    call(model, use_cipher=False)  # overrides the environment
-    monkeypatch.setenv("VETURBOIO_USE_CIPHER", "0")
-    call(model)

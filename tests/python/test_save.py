@@ -182,7 +182,7 @@ def test_something_that_cannot_be_pickled_leaves_the_old_file_and_nothing_beside
 
 def test_a_file_writer_that_has_ended_writes_no_more(tmp_path):
     for end in "commit", "discard":
-        writer = torch.classes.veturbo.FileWriter(str(tmp_path / end))
+        writer = torch.classes.veturbo.FileWriter(str(tmp_path / end), None)
         writer.write(torch.ones(1))
         getattr(writer, end)()
         with pytest.raises(ValueError, match="the file has been committed or discarded"):

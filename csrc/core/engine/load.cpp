@@ -13,27 +13,25 @@ constexpr uint64_t kGatherBytes = uint64_t{128} << 10;
 
 class ChunkReader {
  public:
-  explicit ChunkReader(storage::ReadableFile& file) : file_(file) {}
-
-  void read(std::span<const Segment> segments, const Spans& memory) {
+  void read(storage::ReadableFile& file, std::span<const Segment> segments, const Spans& memory) {
     for (size_t i = 0; i < segments.size();) {
-      i = segments[i].size < kSmallBytes ? read_small(segments, memory, i) : read_large(segments, memory, i);
+      i = segments[i].size < kSmallBytes ? read_small(file, segments, memory, i) : read_large(file, segments, memory, i);
     }
   }
 
  private:
   // Segments whose memory is contiguous as well are one read.
-  size_t read_large(std::span<const Segment> segments, const Spans& memory, size_t first) {
+  size_t read_large(storage::ReadableFile& file, std::span<const Segment> segments, const Spans& memory, size_t first) {
     size_t size = memory[first].size();
     size_t end = first + 1;
     while (end < segments.size() && memory[end].data() == memory[first].data() + size) {
       size += memory[end++].size();
     }
-    file_.read_at(segments[first].file_offset, {memory[first].data(), size});
+    file.read_at(segments[first].file_offset, {memory[first].data(), size});
     return end;
   }
 
-  size_t read_small(std::span<const Segment> segments, const Spans& memory, size_t first) {
+  size_t read_small(storage::ReadableFile& file, std::span<const Segment> segments, const Spans& memory, size_t first) {
     uint64_t size = 0;
     size_t end = first;
     bool contiguous = true;
@@ -42,10 +40,10 @@ class ChunkReader {
       size += segments[end++].size;
     }
     if (contiguous) {
-      return read_large(segments, memory, first);
+      return read_large(file, segments, memory, first);
     }
     buffer_.resize(kGatherBytes);
-    file_.read_at(segments[first].file_offset, std::span(buffer_).first(size));
+    file.read_at(segments[first].file_offset, std::span(buffer_).first(size));
     const std::byte* from = buffer_.data();
     for (size_t i = first; i < end; ++i) {
       std::memcpy(memory[i].data(), from, memory[i].size());
@@ -54,7 +52,6 @@ class ChunkReader {
     return end;
   }
 
-  storage::ReadableFile& file_;
   std::vector<std::byte> buffer_;
 };
 
@@ -67,8 +64,8 @@ size_t HostSink::acquire(const Chunk&, std::span<const Segment> segments, Spans&
   return 0;
 }
 
-void load_chunks(Job& job, storage::ReadableFile& file, std::span<const LoadLeg> legs) {
-  ChunkReader reader(file);
+void load_chunks(Job& job, std::span<const LoadLeg> legs) {
+  ChunkReader reader;
   Spans memory;
   while (auto index = job.next_chunk()) {
     auto leg = legs.begin();
@@ -81,7 +78,7 @@ void load_chunks(Job& job, storage::ReadableFile& file, std::span<const LoadLeg>
     memory.clear();
     const size_t ticket = leg->sink->acquire(chunk, segments, memory);
     try {
-      reader.read(segments, memory);
+      reader.read(*leg->file, segments, memory);
     } catch (...) {
       leg->sink->abandon(ticket);
       throw;

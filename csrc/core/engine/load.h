@@ -44,13 +44,14 @@ class HostSink final : public ChunkSink {
   std::vector<std::byte*> targets_;
 };
 
-// A part of a load: what goes through one sink. A load into several devices has one for each.
+// A part of a load: what goes from one file through one sink. A load into several devices has one for each.
 struct LoadLeg {
+  storage::ReadableFile* file;
   Plan plan;
   std::unique_ptr<ChunkSink> sink;
 };
 
 // One worker of a load: takes chunks, numbered through all legs, until there are none, reads them and hands them on.
-void load_chunks(Job& job, storage::ReadableFile& file, std::span<const LoadLeg> legs);
+void load_chunks(Job& job, std::span<const LoadLeg> legs);
 
 }  // namespace veturbo::engine

@@ -1,6 +1,7 @@
 #include "storage/open.h"
 
 #include <array>
+#include <filesystem>
 #include <string_view>
 
 #include "base/concat.h"
@@ -16,6 +17,7 @@ constexpr std::string_view kSchemeEnd = "://";
 
 struct Backend {
   std::string_view scheme;  // empty: a plain path
+  bool is_local;            // what follows the scheme is a path of this machine
   std::unique_ptr<ReadableFile> (*open_for_read)(const std::string& uri, std::string_view rest, const ReadOptions& options);
   std::unique_ptr<WritableFile> (*open_for_write)(const std::string& uri, std::string_view rest, uint64_t size);
 };
@@ -30,8 +32,8 @@ std::unique_ptr<WritableFile> open_posix_for_write(const std::string& uri, std::
 
 // The one table of storage back ends.
 constexpr std::array<Backend, 2> kBackends = {{
-    {"", open_posix_for_read, open_posix_for_write},
-    {"file", open_posix_for_read, open_posix_for_write},
+    {"", true, open_posix_for_read, open_posix_for_write},
+    {"file", true, open_posix_for_read, open_posix_for_write},
 }};
 
 struct Target {
@@ -73,6 +75,14 @@ std::unique_ptr<ReadableFile> open_for_read(const std::string& uri, const ReadOp
 std::unique_ptr<WritableFile> open_for_write(const std::string& uri, uint64_t size) {
   const Target target = resolve(uri);
   return target.backend->open_for_write(uri, target.rest, size);
+}
+
+std::string absolute_uri(const std::string& uri) {
+  const Target target = resolve(uri);
+  if (!target.backend->is_local) {
+    return uri;
+  }
+  return std::filesystem::absolute(std::filesystem::path(target.rest)).lexically_normal().string();
 }
 
 }  // namespace veturbo::storage

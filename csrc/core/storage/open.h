@@ -23,4 +23,7 @@ std::unique_ptr<ReadableFile> open_for_read(const std::string& uri, const ReadOp
 // `size` is what will be written in all; 0 when it is not known.
 std::unique_ptr<WritableFile> open_for_write(const std::string& uri, uint64_t size);
 
+// The same file by a name that does not depend on the working directory: without file://, as a local path; others as they are.
+std::string absolute_uri(const std::string& uri);
+
 }  // namespace veturbo::storage

@@ -108,12 +108,12 @@ struct StagedLoad {
       slots.push_back(std::span(staging).subspan(i * kChunkSize, kChunkSize));
     }
     auto device = std::make_unique<SimulatedDevice>(targets, num_slots, faults, copies_running);
-    legs.push_back({make_plan(ranges, kChunkSize), std::make_unique<StagingSink>(std::move(slots), std::move(device))});
+    legs.push_back({&file, make_plan(ranges, kChunkSize), std::make_unique<StagingSink>(std::move(slots), std::move(device))});
   }
 
   void start(int threads) {
     job.start(threads, legs[0].plan.bytes, legs[0].plan.chunks.size(),
-              {.run = [this](Job& job, size_t) { load_chunks(job, file, legs); }});
+              {.run = [this](Job& job, size_t) { load_chunks(job, legs); }});
   }
 
   std::vector<std::byte> content;

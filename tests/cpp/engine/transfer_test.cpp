@@ -65,10 +65,10 @@ TEST_P(Transfer, LoadsEveryByteIntoItsTarget) {
     targets.push_back(memory.back().data());
   }
   std::vector<LoadLeg> legs;
-  legs.push_back({make_plan(layout.ranges, chunk_size), std::make_unique<HostSink>(targets)});
+  legs.push_back({&file, make_plan(layout.ranges, chunk_size), std::make_unique<HostSink>(targets)});
   Job job;
   job.start(threads, legs[0].plan.bytes, legs[0].plan.chunks.size(),
-            {.run = [&](Job& job, size_t) { load_chunks(job, file, legs); }});
+            {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
   job.wait(std::nullopt);
   job.rethrow_if_failed();
   for (size_t i = 0; i < memory.size(); ++i) {
@@ -118,9 +118,9 @@ TEST(Load, ReadsManySmallTensorsAtOnce) {
     targets.push_back(memory.data() + 64 * i);
   }
   std::vector<LoadLeg> legs;
-  legs.push_back({make_plan(layout.ranges, uint64_t{1} << 20), std::make_unique<HostSink>(targets)});
+  legs.push_back({&file, make_plan(layout.ranges, uint64_t{1} << 20), std::make_unique<HostSink>(targets)});
   Job job;
-  job.start(0, 0, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, file, legs); }});
+  job.start(0, 0, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
   job.rethrow_if_failed();
   EXPECT_EQ(file.reads(), 1);
 }
@@ -133,11 +133,11 @@ TEST(Load, GoesThroughTheLegsOneAfterTheOther) {
   const std::vector<FileRange> head = {{0, 6'000}};
   const std::vector<FileRange> tail = {{6'000, 4'000}};
   std::vector<LoadLeg> legs;
-  legs.push_back({make_plan(head, 1024), std::make_unique<HostSink>(std::vector{first.data()})});
-  legs.push_back({make_plan(tail, 1024), std::make_unique<HostSink>(std::vector{second.data()})});
+  legs.push_back({&file, make_plan(head, 1024), std::make_unique<HostSink>(std::vector{first.data()})});
+  legs.push_back({&file, make_plan(tail, 1024), std::make_unique<HostSink>(std::vector{second.data()})});
   Job job;
   job.start(3, 10'000, legs[0].plan.chunks.size() + legs[1].plan.chunks.size(),
-            {.run = [&](Job& job, size_t) { load_chunks(job, file, legs); }});
+            {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
   job.wait(std::nullopt);
   job.rethrow_if_failed();
   EXPECT_TRUE(std::equal(first.begin(), first.begin() + 6'000, content.begin()));
@@ -171,10 +171,10 @@ TEST(Load, GivesAChunkBackThatCouldNotBeRead) {
   MemoryReadableFile file(pattern(10'000), /*fail_at=*/3);
   const std::vector<FileRange> ranges = {{0, 10'000}};
   std::vector<LoadLeg> legs;
-  legs.push_back({make_plan(ranges, 1024), std::make_unique<CountingSink>()});
+  legs.push_back({&file, make_plan(ranges, 1024), std::make_unique<CountingSink>()});
   auto& sink = static_cast<CountingSink&>(*legs[0].sink);
   Job job;
-  job.start(0, 0, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, file, legs); }});
+  job.start(0, 0, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
   const Error error = testing::error_of([&] { job.rethrow_if_failed(); });
   EXPECT_STREQ(error.what(), "memory://file: read: Input/output error (at byte 2048)");
   EXPECT_EQ(sink.delivered, 2);

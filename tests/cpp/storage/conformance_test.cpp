@@ -253,6 +253,14 @@ TEST(Uris, HaveASchemeOnlyBeforeTheFirstSlash) {
   EXPECT_EQ(testing::error_of([] { open_for_read("./missing/x://y", {}); }).code(), ENOENT);
 }
 
+TEST(Uris, OfLocalFilesHaveAnAbsolutePath) {
+  const std::string here = std::filesystem::current_path();
+  EXPECT_EQ(absolute_uri("model"), here + "/model");
+  EXPECT_EQ(absolute_uri("a/../b/./model"), here + "/b/model");
+  EXPECT_EQ(absolute_uri("/a/model"), "/a/model");
+  EXPECT_EQ(absolute_uri("file:///a/model"), "/a/model");
+}
+
 class PosixPlace : public Place {
  public:
   explicit PosixPlace(std::string prefix) : prefix_(std::move(prefix)) {}

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/custom_class.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "storage/open.h"
+#include "torch/cipher.h"
+
+// Files piece by piece: for formats that PyTorch itself reads and writes, and for programs that copy files.
+namespace veturbo {
+
+class FileReader : public torch::CustomClassHolder {
+ public:
+  FileReader(const std::string& file, const OptionalCipher& cipher);
+
+  int64_t size() const { return static_cast<int64_t>(file_->size()); }
+  // Fills a contiguous CPU tensor with the bytes from `offset` on.
+  void read_into(const at::Tensor& tensor, int64_t offset) const;
+
+ private:
+  std::unique_ptr<storage::ReadableFile> file_;
+};
+
+// Written from its start on, with the guarantees of a save.
+class FileWriter : public torch::CustomClassHolder {
+ public:
+  FileWriter(const std::string& file, const OptionalCipher& cipher);
+
+  // Appends the bytes of a contiguous CPU tensor.
+  void write(const at::Tensor& tensor);
+  // Gives the file its name, and the warnings as SaveJob::result(). Ends the writing, well or badly.
+  std::vector<std::string> commit();
+  // Ends the writing and leaves nothing of the file, as does the writer's death before a commit().
+  void discard();
+
+ private:
+  std::unique_ptr<storage::WritableFile> file_;
+  uint64_t offset_ = 0;
+};
+
+// Guarantees that the storage could not give, as valid UTF-8: they name the file, whose path may be any bytes.
+std::vector<std::string> warnings_of(const storage::WritableFile& file);
+
+}  // namespace veturbo

@@ -1,0 +1,47 @@
+"""Keys of encrypted files, found before the files are opened."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import torch
+
+from veturboio._arguments import FilePath, operator_path
+from veturboio._errors import python_errors
+from veturboio._jobs import finish
+from veturboio._library import ops
+
+#: Of a key or an IV.
+Bytes: TypeAlias = "bytes | bytearray | memoryview"
+
+
+def find_cipher(file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
+    """How a file is encrypted, for the operators; None for a plain one. A user's interrupt ends the search for the key."""
+    return _search(ops.start_find_cipher, file, use_cipher, key, iv)
+
+
+def make_cipher(file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
+    """The same for a file that is to be written."""
+    return _search(ops.start_make_cipher, file, use_cipher, key, iv)
+
+
+def _search(start: Any, file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
+    if use_cipher is not None and not isinstance(use_cipher, bool):
+        raise TypeError(f"use_cipher must be a bool or None, not {type(use_cipher).__name__}")
+    if use_cipher is None and key is None and iv is None and os.environ.get("VETURBOIO_USE_CIPHER") != "1":
+        return None  # the operators would say so too, only later
+    path = operator_path(file)
+    with python_errors():
+        job = start(path, use_cipher=use_cipher, key=_as_tensor(key, "key"), iv=_as_tensor(iv, "iv"))
+    return finish(job)
+
+
+def _as_tensor(secret: Bytes | None, name: str) -> torch.Tensor | None:
+    if secret is None:
+        return None
+    if not isinstance(secret, bytes | bytearray | memoryview):
+        raise TypeError(f"{name} must be bytes, not {type(secret).__name__}")
+    if len(secret) == 0:
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.frombuffer(bytearray(secret), dtype=torch.uint8)

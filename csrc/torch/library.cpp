@@ -101,6 +101,14 @@ TORCH_LIBRARY(veturbo, library) {
       schema("start_make_cipher(str file, *, bool? use_cipher=None, Tensor? key=None, Tensor? iv=None) "
              "-> __torch__.torch.classes.veturbo.CipherJob"));
 
+  // Decrypts, or encrypts, the bytes of a contiguous tensor of any dtype in place by AES-CTR. Its first byte is byte `offset` of
+  // the stream; `key` and `iv` as above, also for a tensor on another device.
+  library.def("aes_ctr_decrypt_(Tensor(a!) self, Tensor key, Tensor iv, int offset=0) -> Tensor(a!)",
+              {at::Tag::pt2_compliant_tag});
+
+  // The same into a new tensor, which is what torch.compile makes of it.
+  library.def("aes_ctr_decrypt(Tensor self, Tensor key, Tensor iv, int offset=0) -> Tensor", {at::Tag::pt2_compliant_tag});
+
   // Loads and saves begun and not waited for: see LoadJob and SaveJob. Without a cipher the file is plain.
   library.def(schema(
       "start_load(str file, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "

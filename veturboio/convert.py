@@ -10,18 +10,17 @@ import pickle
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 import veturboio
 from veturboio._arguments import local_path
 from veturboio._errors import FileFormatError, torch_file_errors
 from veturboio._library import ops
+from veturboio._progress import progress_bar
 from veturboio._save import write_file
 
 # Where training frameworks put the weights in their checkpoints, the likeliest first.
@@ -91,7 +90,7 @@ def _convert(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(f"{summary} (dry run, nothing was written)")
         return
-    with _progress_bar("converting") as report:
+    with progress_bar("converting") as report:
         write_file(
             state_dict,
             options.output,
@@ -177,18 +176,6 @@ def _check(state_dict: Any) -> None:
             f"these entries are not tensors: {', '.join(others)}. Pass --enable-to-valid-state-dict to find the state dict "
             "inside and leave the rest out"
         )
-
-
-@contextmanager
-def _progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function to report (bytes done, in all) to: it draws a bar on a terminal, nothing elsewhere."""
-    with tqdm(desc=title, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield report
 
 
 def _validate(expected: Mapping[str, torch.Tensor], file: str, *, use_direct_io: bool) -> None:

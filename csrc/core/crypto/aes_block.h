@@ -100,6 +100,22 @@ VETURBO_HOST_DEVICE constexpr uint32_t rotate_left(uint32_t word, unsigned bits)
   return (word << bits) | (word >> (32U - bits));
 }
 
+// Byte i of the result is that of the eight bytes of `low` and `high` which digit i of `selector` (hexadecimal, the last one is
+// digit 0) numbers.
+VETURBO_HOST_DEVICE inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(low, high, selector);
+#else
+  const uint64_t bytes = (uint64_t{high} << 32U) | low;
+  uint32_t result = 0;
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned number = (selector >> (4 * i)) & 7U;
+    result |= static_cast<uint32_t>((bytes >> (8 * number)) & 0xFFU) << (8 * i);
+  }
+  return result;
+#endif
+}
+
 // What a round (SubBytes, ShiftRows, MixColumns) makes of one byte in row 0: the column that it adds to the result. The same byte
 // in row r adds that column rotated by r bytes.
 struct ColumnTable {

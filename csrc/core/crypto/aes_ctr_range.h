@@ -31,14 +31,10 @@ VETURBO_HOST_DEVICE inline Counter operator-(Counter counter, uint64_t blocks) {
   return {counter.high - (counter.low < blocks ? 1U : 0U), counter.low - blocks};
 }
 
-VETURBO_HOST_DEVICE inline uint32_t swap_bytes(uint32_t word) {
-  return (word << 24U) | ((word & 0xFF00U) << 8U) | ((word >> 8U) & 0xFF00U) | (word >> 24U);
-}
-
 // The counter as what is encrypted: big-endian.
 VETURBO_HOST_DEVICE inline Block counter_block(Counter counter) {
-  return {{swap_bytes(static_cast<uint32_t>(counter.high >> 32U)), swap_bytes(static_cast<uint32_t>(counter.high)),
-           swap_bytes(static_cast<uint32_t>(counter.low >> 32U)), swap_bytes(static_cast<uint32_t>(counter.low))}};
+  const auto reversed = [](uint64_t word) { return permute_bytes(static_cast<uint32_t>(word), 0, 0x0123U); };
+  return {{reversed(counter.high >> 32U), reversed(counter.high), reversed(counter.low >> 32U), reversed(counter.low)}};
 }
 
 // Bytes `skip` to `skip` + 15 of the 32 bytes of `first` and `second`; `skip` is 0 to 15.

@@ -17,22 +17,6 @@ class PlainTables {
   static constexpr ColumnTable kTable = make_column_table();
 };
 
-// Byte i of the result is that of the eight bytes of `low` and `high` which digit i of `selector` (hexadecimal, the last one is
-// digit 0) numbers.
-VETURBO_HOST_DEVICE inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
-#ifdef __CUDA_ARCH__
-  return __byte_perm(low, high, selector);
-#else
-  const uint64_t bytes = (uint64_t{high} << 32U) | low;
-  uint32_t result = 0;
-  for (unsigned i = 0; i < 4; ++i) {
-    const unsigned number = (selector >> (4 * i)) & 7U;
-    result |= static_cast<uint32_t>((bytes >> (8 * number)) & 0xFFU) << (8 * i);
-  }
-  return result;
-#endif
-}
-
 // A copy for each of the 32 banks of a GPU's shared memory: lane n of a warp reads nothing but bank n. A warp's lookups then
 // never collide, whatever it looks up, and how long they take says nothing about the key.
 //

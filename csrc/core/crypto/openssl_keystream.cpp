@@ -40,7 +40,7 @@ class OpenSslKeystream final : public Keystream {
 
   void apply(uint64_t offset, std::span<const std::byte> in, std::byte* out) const override {
     EvpContext context = take_context();
-    const Iv counter = Counter(key_.iv).plus(offset / kBlockBytes).block();
+    const Iv counter = iv_of(counter_of(key_.iv) + offset / kBlockBytes);
     check(EVP_EncryptInit_ex(context.get(), nullptr, nullptr, nullptr, as_uchar(counter.data())));
     int written = 0;
     if (const size_t skipped = offset % kBlockBytes; skipped > 0) {

@@ -27,7 +27,7 @@ class VaesKeystream final : public Keystream {
   static constexpr size_t kVectorBytes = kBlocks * kBlockBytes;
 
  public:
-  explicit VaesKeystream(const DataKey& key) : first_(key.iv) {
+  explicit VaesKeystream(const DataKey& key) : first_(counter_of(key.iv)) {
     RoundKeys keys = expand_key(reinterpret_cast<const uint8_t*>(key.key.bytes().data()), key.key.size());
     rounds_ = keys.rounds;
     for (int round = 0; round <= rounds_; ++round) {
@@ -45,7 +45,7 @@ class VaesKeystream final : public Keystream {
     uint64_t block = offset / kBlockBytes;
     size_t skipped = offset % kBlockBytes;
     while (!in.empty()) {
-      const Counter counter = first_.plus(block);
+      const Counter counter = first_ + block;
       // The lanes count in 64 bits. Where those wrap around, which they do once in a stream at most, a vector has to end.
       const uint64_t until_wrap = counter.low == 0 ? UINT64_MAX : -counter.low;
       const size_t vectors = std::min<uint64_t>(in.size() / kBlockBytes, until_wrap) / kBlocks;

@@ -6,9 +6,17 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/align.h"
+
+#ifdef VETURBO_WITH_CUDA
+#include <c10/cuda/CUDAStream.h>
+#include <openssl/crypto.h>
+
+#include "cuda/aes_ctr.h"
+#endif
 
 namespace veturbo {
 
@@ -44,15 +52,52 @@ uint64_t slot_size(const engine::Plan& plan) {
   return size;
 }
 
+#ifdef VETURBO_WITH_CUDA
+
+// The decryption of what has been copied to a CUDA device.
+class DeviceDecrypter {
+ public:
+  explicit DeviceDecrypter(const engine::Cipher& cipher)
+      : begin_(cipher.begin),
+        keys_(crypto::expand_key(reinterpret_cast<const uint8_t*>(cipher.key.key.bytes().data()), cipher.key.key.size())),
+        iv_(cipher.key.iv) {}
+  ~DeviceDecrypter() { OPENSSL_cleanse(&keys_, sizeof(keys_)); }
+  DeviceDecrypter(const DeviceDecrypter&) = delete;
+  DeviceDecrypter& operator=(const DeviceDecrypter&) = delete;
+
+  // On the current device, which is the stream's. `file_offset` is where the bytes stand in the file.
+  void start(const at::Tensor& bytes, uint64_t file_offset, const c10::Stream& stream) const {
+    cuda::aes_ctr(bytes.mutable_data_ptr(), bytes.nbytes(), file_offset - begin_, keys_, iv_,
+                  c10::cuda::CUDAStream(stream).stream());
+  }
+
+ private:
+  uint64_t begin_;
+  crypto::RoundKeys keys_;
+  crypto::Iv iv_;
+};
+
+#else
+
+struct DeviceDecrypter {
+  explicit DeviceDecrypter(const engine::Cipher&) {}
+  void start(const at::Tensor&, uint64_t, const c10::Stream&) const {}
+};
+
+#endif
+
 class DeviceCopier final : public engine::AsyncCopier {
  public:
   DeviceCopier(at::Device device, std::vector<at::Tensor> targets, size_t num_slots, size_t slot_bytes, Pinning pinning,
-               const OptionalHelper& helper)
+               const OptionalHelper& helper, const engine::Cipher* cipher)
       : targets_(std::move(targets)),
         stream_(make_copy_stream(device)),
         staging_(static_cast<int64_t>(num_slots * slot_bytes), pinning, helper) {
     for (size_t i = 0; i < num_slots; ++i) {
       events_.emplace_back(device.type());
+    }
+    if (cipher != nullptr) {
+      decrypter_.emplace(*cipher);
     }
   }
 
@@ -67,9 +112,11 @@ class DeviceCopier final : public engine::AsyncCopier {
     int64_t position = bytes.data() - staging();
     for (const engine::Segment& segment : segments) {
       const int64_t size = static_cast<int64_t>(segment.size);
-      targets_[segment.target]
-          .narrow(0, static_cast<int64_t>(segment.target_offset), size)
-          .copy_(staging_.tensor().narrow(0, position, size), /*non_blocking=*/true);
+      const at::Tensor target = targets_[segment.target].narrow(0, static_cast<int64_t>(segment.target_offset), size);
+      target.copy_(staging_.tensor().narrow(0, position, size), /*non_blocking=*/true);
+      if (decrypter_) {
+        decrypter_->start(target, segment.file_offset, stream_);
+      }
       position += size;
     }
     events_[slot].record(stream_);
@@ -83,17 +130,26 @@ class DeviceCopier final : public engine::AsyncCopier {
   c10::Stream stream_;
   StagingMemory staging_;
   std::vector<c10::Event> events_;  // one a slot
+  std::optional<DeviceDecrypter> decrypter_;
 };
 
 }  // namespace
 
+bool decrypts([[maybe_unused]] at::Device device) {
+#ifdef VETURBO_WITH_CUDA
+  return device.is_cuda();
+#else
+  return false;
+#endif
+}
+
 std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vector<at::Tensor> targets, const engine::Plan& plan,
                                                     int num_threads, uint64_t max_staging_bytes, Pinning pinning,
-                                                    const OptionalHelper& helper) {
+                                                    const OptionalHelper& helper, const engine::Cipher* cipher) {
   const uint64_t slot_bytes = slot_size(plan);
   const uint64_t most = std::max<uint64_t>(1, std::min<uint64_t>(max_staging_bytes / slot_bytes, plan.chunks.size()));
   const size_t num_slots = std::min<uint64_t>(most, static_cast<uint64_t>(std::max(num_threads, 1)) * kSlotsPerThread);
-  auto copier = std::make_unique<DeviceCopier>(device, std::move(targets), num_slots, slot_bytes, pinning, helper);
+  auto copier = std::make_unique<DeviceCopier>(device, std::move(targets), num_slots, slot_bytes, pinning, helper, cipher);
   std::vector<std::span<std::byte>> slots;
   for (size_t i = 0; i < num_slots; ++i) {
     slots.emplace_back(copier->staging() + i * slot_bytes, slot_bytes);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/cipher.h"
 #include "engine/save.h"
 #include "engine/staging.h"
 #include "torch/io_helper.h"
@@ -15,11 +16,15 @@
 // Loads into and saves from memory that only a device reaches, for every device that PyTorch has streams, events and copies for.
 namespace veturbo {
 
+// Whether the device decrypts what it is sent; otherwise the CPU does that before it sends it.
+bool decrypts(at::Device device);
+
 // The sink of the part of a load that goes to one device. `targets` are the plan's, as bytes (see bytes_of); those of other
 // devices may be undefined. The staging memory is that of 2 chunks a worker, at most `max_staging_bytes`.
+// With a cipher, which only a device that decrypts() takes, what comes is the file's ciphertext.
 std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vector<at::Tensor> targets, const engine::Plan& plan,
                                                     int num_threads, uint64_t max_staging_bytes, Pinning pinning,
-                                                    const OptionalHelper& helper);
+                                                    const OptionalHelper& helper, const engine::Cipher* cipher);
 
 // Of a whole load or save, whatever the file's size.
 constexpr uint64_t kMaxStagingBytes = uint64_t{256} << 20;

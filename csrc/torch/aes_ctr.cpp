@@ -16,6 +16,15 @@
 #include "torch/cipher.h"
 #include "torch/errors.h"
 
+#ifdef VETURBO_WITH_CUDA
+#include <c10/core/DeviceGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <openssl/crypto.h>
+
+#include "crypto/aes_block.h"
+#include "cuda/aes_ctr.h"
+#endif
+
 // The operator aes_ctr_decrypt_: for those who have a model's bytes in tensors already.
 namespace veturbo {
 
@@ -59,6 +68,24 @@ at::Tensor& decrypt_on_cpu(at::Tensor& self, const at::Tensor& key, const at::Te
     return self;
   });
 }
+
+#ifdef VETURBO_WITH_CUDA
+
+at::Tensor& decrypt_on_cuda(at::Tensor& self, const at::Tensor& key, const at::Tensor& iv, int64_t offset) {
+  return with_errors([&]() -> at::Tensor& {
+    check(self, offset);
+    const crypto::DataKey data = data_key(key, iv);
+    crypto::RoundKeys keys = crypto::expand_key(reinterpret_cast<const uint8_t*>(data.key.bytes().data()), data.key.size());
+    const auto wipe = [](crypto::RoundKeys* used) { OPENSSL_cleanse(used, sizeof(*used)); };
+    const std::unique_ptr<crypto::RoundKeys, decltype(wipe)> wiped(&keys, wipe);
+    const c10::DeviceGuard guard(self.device());
+    cuda::aes_ctr(self.mutable_data_ptr(), self.nbytes(), static_cast<uint64_t>(offset), keys, data.iv,
+                  c10::cuda::getCurrentCUDAStream(self.device().index()).stream());
+    return self;
+  });
+}
+
+#endif
 
 at::Tensor& decrypt_on_meta(at::Tensor& self, const at::Tensor&, const at::Tensor&, int64_t offset) {
   return with_errors([&]() -> at::Tensor& {
@@ -110,6 +137,13 @@ TORCH_LIBRARY_IMPL(veturbo, CPU, library) {
   library.impl("aes_ctr_decrypt_", decrypt_on_cpu);
   library.impl("aes_ctr_decrypt", decrypt_copy<decrypt_on_cpu>);
 }
+
+#ifdef VETURBO_WITH_CUDA
+TORCH_LIBRARY_IMPL(veturbo, CUDA, library) {
+  library.impl("aes_ctr_decrypt_", decrypt_on_cuda);
+  library.impl("aes_ctr_decrypt", decrypt_copy<decrypt_on_cuda>);
+}
+#endif
 
 TORCH_LIBRARY_IMPL(veturbo, Meta, library) {
   library.impl("aes_ctr_decrypt_", decrypt_on_meta);

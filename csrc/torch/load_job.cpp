@@ -14,6 +14,7 @@
 #include "base/concat.h"
 #include "engine/cipher.h"
 #include "engine/model_file.h"
+#include "storage/encrypted_file.h"
 #include "torch/accelerator.h"
 #include "torch/dtype.h"
 #include "torch/errors.h"
@@ -281,6 +282,15 @@ void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
         on_device[i].size = 0;
       }
     }
+    const bool decrypts_there = options_.cipher && decrypts(device);
+    storage::ReadableFile* file = file_.get();
+    if (decrypts_there) {
+      const auto& encrypted = dynamic_cast<const storage::DecryptedFile&>(*file_);
+      file = &encrypted.ciphertext();
+      for (engine::FileRange& range : on_device) {
+        range.offset += encrypted.begin();
+      }
+    }
     engine::Plan plan = engine::make_plan(on_device, traits.chunk_size);
     if (plan.chunks.empty()) {
       continue;
@@ -303,9 +313,9 @@ void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
         targets.push_back(loaded.contiguous.device() == device ? bytes_of(loaded.contiguous) : at::Tensor());
       }
       sink = make_device_sink(device, std::move(targets), plan, useful, kMaxStagingBytes / devices.size(), options_.pinning,
-                              options_.helper);
+                              options_.helper, decrypts_there ? get(options_.cipher) : nullptr);
     }
-    legs_.push_back({file_.get(), std::move(plan), std::move(sink)});
+    legs_.push_back({file, std::move(plan), std::move(sink)});
   }
   job_.start(bytes <= engine::kInlineBytes ? 0 : num_threads, bytes, num_chunks,
              {.run = [this](engine::Job& job, size_t) { engine::load_chunks(job, legs_); }});

@@ -238,3 +238,65 @@ def test_a_save_comes_behind_the_work_that_makes_its_tensors(device: torch.devic
         tensor.copy_(host, non_blocking=True)
         veturboio.save_file({"tensor": tensor}, path)
     assert_all_same(safetensors.torch.load_file(path), {"tensor": host})
+
+
+KEYS = {bits: bytes(range(bits // 8)) for bits in (128, 256)}
+IV = b"\xff" * 15 + b"\xfd"  # wraps around after three blocks
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+@pytest.mark.parametrize("use_direct_io", [True, False])
+def test_encrypted_models(tmp_path: Path, device: torch.device, bits: int, use_direct_io: bool) -> None:
+    """Saved from the device and loaded to it: on CUDA that decrypts there, elsewhere on the CPU."""
+    tensors = {f"{i}": content(size, seed=i) for i, size in enumerate([5, 0, 2 * CHUNK + 3, 1, CHUNK - 1, 17, 16, 3 * MIB])}
+    arguments = {"key": os.urandom(bits // 8), "iv": IV}
+    on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+    veturboio.save_file(on_device, tmp_path / "from device", **arguments)
+    assert_all_same(veturboio.load(tmp_path / "from device", **arguments), tensors)
+    assert_all_same(on_device, tensors)
+    loaded = veturboio.load(tmp_path / "from device", map_location=device, use_direct_io=use_direct_io, **arguments)
+    assert_all_same(loaded, tensors)
+    targets = {name: torch.empty_like(tensor) for name, tensor in on_device.items()} | {"4": torch.empty_like(tensors["4"])}
+    veturboio.load(tmp_path / "from device", state_dict=targets, **arguments)
+    assert_all_same(targets, tensors)
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+def test_encrypted_models_with_many_tensors_in_a_chunk(tmp_path: Path, device: torch.device, bits: int) -> None:
+    tensors = {f"{i:04}": content(i % 100, seed=i) for i in range(2000)}
+    key = os.urandom(bits // 8)
+    veturboio.save_file(tensors, tmp_path / "model", key=key, iv=IV)
+    assert_all_same(veturboio.load(tmp_path / "model", map_location=device, key=key, iv=IV), tensors)
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+@pytest.mark.parametrize("skew", [0, 1, 7, 16])
+@pytest.mark.parametrize("offset", [0, 5, 16, (1 << 40) + 11])
+def test_aes_ctr_decrypt_does_on_a_gpu_what_it_does_on_the_cpu(device: torch.device, bits: int, skew: int, offset: int) -> None:
+    if device.type != "cuda":
+        pytest.skip(f"aes_ctr_decrypt_ is for the CPU and CUDA, this accelerator is {device.type}")
+    key, iv = (torch.frombuffer(bytearray(value), dtype=torch.uint8) for value in (KEYS[bits], IV))
+    for size in (0, 1, 15, 16, 17, 1000, 3 * MIB + 5):
+        plain = content(size + skew, seed=size)
+        on_device = plain.to(device)
+        ops.aes_ctr_decrypt_(on_device[skew:], key, iv, offset)
+        expected = plain.clone()
+        ops.aes_ctr_decrypt_(expected[skew:], key, iv, offset)
+        assert_same(on_device, expected)
+
+
+def test_aes_ctr_decrypt_comes_behind_the_work_of_the_current_stream(device: torch.device) -> None:
+    if device.type != "cuda":
+        pytest.skip(f"aes_ctr_decrypt_ is for the CPU and CUDA, this accelerator is {device.type}")
+    key, iv = (torch.frombuffer(bytearray(value), dtype=torch.uint8) for value in (KEYS[256], IV))
+    large = content(64 * MIB)
+    expected = large.clone()
+    ops.aes_ctr_decrypt_(expected, key, iv)
+    with torch.Stream(device=device):
+        on_device = torch.zeros_like(large, device=device)
+        for _ in range(20):
+            on_device += 1
+        on_device.copy_(large)
+        ops.aes_ctr_decrypt_(on_device, key, iv)
+        found = on_device.cpu()
+    assert_same(found, expected)

@@ -18,8 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-_LIMIT_SOURCE = _HERE / "limit.cpp"
-_LIMIT_PROGRAM = _HERE.parent / "build" / "bench" / "limit"
+_BUILD = _HERE.parent / "build" / "bench"
 
 LOAD_MODES = ("veturboio", "torch", "safetensors", "limit")
 
@@ -116,10 +115,11 @@ def _measure(load: Load) -> Timing:
         command = [str(_limit_program()), load.file, str(load.num_thread or len(os.sched_getaffinity(0)))]
     else:
         command = [sys.executable, str(_HERE / "one_load.py"), json.dumps(asdict(load))]
-    return Timing(**json.loads(_output(command, f"{load.mode}: loading {load.file} failed")))
+    return Timing(**json.loads(output(command, f"{load.mode}: loading {load.file} failed")))
 
 
-def _output(command: list[str], failure: str) -> str:
+def output(command: list[str], failure: str) -> str:
+    """What a command prints; a BenchError that begins with `failure` when it fails."""
     # In a session of its own, Ctrl-C does not reach the child: run() kills it, and no second traceback is printed.
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, start_new_session=True)
     if done.returncode != 0:
@@ -128,15 +128,23 @@ def _output(command: list[str], failure: str) -> str:
 
 
 def _limit_program() -> Path:
-    """The compiled limit.cpp; compiles it when it is older than its source."""
-    if not _LIMIT_PROGRAM.exists() or _LIMIT_PROGRAM.stat().st_mtime < _LIMIT_SOURCE.stat().st_mtime:
-        _LIMIT_PROGRAM.parent.mkdir(parents=True, exist_ok=True)
+    return compiled(_HERE / "limit.cpp", "-O2")
+
+
+def compiled(source: Path, *arguments: str, depends: Sequence[Path] = ()) -> Path:
+    """The program of a C++ source of the bench; compiles it when it is older than its source, or than what it depends on.
+
+    Raises:
+        BenchError: It does not compile.
+    """
+    program = _BUILD / source.stem
+    newest = max(path.stat().st_mtime for path in (source, *depends))
+    if not program.exists() or program.stat().st_mtime < newest:
+        program.parent.mkdir(parents=True, exist_ok=True)
         compiler = os.environ.get("CXX", "g++")
-        _output(
-            [compiler, "-std=c++20", "-O2", "-pthread", "-Wall", "-Wextra", str(_LIMIT_SOURCE), "-o", str(_LIMIT_PROGRAM)],
-            f"{compiler} does not compile {_LIMIT_SOURCE}",
-        )
-    return _LIMIT_PROGRAM
+        command = [compiler, "-std=c++20", "-pthread", "-Wall", "-Wextra", str(source), *arguments, "-o", str(program)]
+        output(command, f"{compiler} does not compile {source}")
+    return program
 
 
 def _check_equal(timings: Mapping[str, Sequence[Timing]]) -> None:

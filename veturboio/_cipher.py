@@ -26,10 +26,15 @@ def make_cipher(file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: 
     return _search(ops.start_make_cipher, file, use_cipher, key, iv)
 
 
+def is_switched_on() -> bool:
+    """Whether files are encrypted where nobody says otherwise."""
+    return os.environ.get("VETURBOIO_USE_CIPHER") == "1"
+
+
 def _search(start: Any, file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
     if use_cipher is not None and not isinstance(use_cipher, bool):
         raise TypeError(f"use_cipher must be a bool or None, not {type(use_cipher).__name__}")
-    if use_cipher is None and key is None and iv is None and os.environ.get("VETURBOIO_USE_CIPHER") != "1":
+    if use_cipher is None and key is None and iv is None and not is_switched_on():
         return None  # the operators would say so too, only later
     path = operator_path(file)
     with python_errors():

@@ -18,6 +18,7 @@ import torch
 
 import veturboio
 from veturboio._arguments import local_path
+from veturboio._cipher import is_switched_on
 from veturboio._errors import FileFormatError, torch_file_errors
 from veturboio._library import ops
 from veturboio._progress import progress_bar
@@ -51,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m veturboio.convert",
         description="Converts a file of torch.save (of any age) to safetensors. The file is read with weights_only=True: code "
-        "that it may contain is never run. Memory: about one copy of the model.",
+        "that it may contain is never run. Memory: about one copy of the model. With VETURBOIO_USE_CIPHER=1 the output is "
+        "encrypted, by a key from the environment, the trusted service or the KMS; the input never is.",
     )
     parser.add_argument("-i", "--input", required=True, help="the file of torch.save")
     parser.add_argument("-o", "--output", required=True, help="the safetensors file to write")
@@ -179,7 +181,9 @@ def _check(state_dict: Any) -> None:
 
 
 def _validate(expected: Mapping[str, torch.Tensor], file: str, *, use_direct_io: bool) -> None:
-    found = veturboio.load(file, mmap=not use_direct_io, use_direct_io=use_direct_io or None)
+    # An encrypted file cannot be mapped: that is one more copy of the model.
+    mapped = not use_direct_io and not is_switched_on()
+    found = veturboio.load(file, mmap=mapped, use_direct_io=use_direct_io or None)
     if found.keys() != expected.keys():
         differing = sorted(map(str, found.keys() ^ expected.keys()))
         raise ConvertError(f"{file}: validation failed, these names are only on one side: {', '.join(differing)}")

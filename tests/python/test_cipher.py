@@ -18,6 +18,7 @@ import torch
 import veturboio
 from fakes.kms import FakeKms
 from fakes.trusted_service import FakeTrustedService
+from veturboio import convert
 
 # The tests use few keys; what they are warned of has tests of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:.*the key and IV that encrypt this file")
@@ -210,6 +211,17 @@ def test_in_torchscript(tmp_path):
     key, iv = (torch.frombuffer(bytearray(value), dtype=torch.uint8) for value in (KEYS[128], IV))
     assert copy(str(tmp_path / "model"), str(tmp_path / "plain"), key, iv) == 4
     assert_same(veturboio.load(tmp_path / "plain"), tensors())
+
+
+def test_convert_encrypts_what_it_writes(tmp_path, environment):
+    torch.save(tensors(), tmp_path / "model.pt")
+    environment({"VETURBOIO_USE_CIPHER": "1"} | key_in_environment(KEYS[256]))
+    arguments = ["-i", str(tmp_path / "model.pt"), "-o", str(tmp_path / "model"), "--validate-result", "--use-direct-io"]
+    assert convert.main(arguments) == 0
+    assert_same(veturboio.load(tmp_path / "model"), tensors())
+    with pytest.raises(veturboio.FileFormatError):
+        veturboio.load(tmp_path / "model", use_cipher=False)
+    assert convert.main([*arguments[:-1], "--overwrite"]) == 0
 
 
 # When a file is encrypted.

@@ -12,6 +12,8 @@ import torch
 from torch.utils.cpp_extension import include_paths, library_paths
 
 import veturboio
+from fakes.kms import FakeKms
+from fakes.trusted_service import FakeTrustedService
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests" / "cpp" / "libtorch_program.cpp"
@@ -42,14 +44,29 @@ def program() -> Path:
     return path
 
 
-def test_a_cpp_program_loads_saves_and_runs_a_scripted_module(program, tmp_path):
-    torch.jit.script(LoadsAndSaves()).save(tmp_path / "scripted.pt")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+def run(program, folder, variables):
+    torch.jit.script(LoadsAndSaves()).save(folder / "scripted.pt")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VETURBOIO_"))}
     result = subprocess.run(
-        [program, veturboio.library_path, tmp_path / "scripted.pt", tmp_path],
+        [program, veturboio.library_path, folder / "scripted.pt", folder],
         capture_output=True,
         text=True,
-        env=environment,
+        env=environment | variables,
         check=False,
     )
     assert (result.returncode, result.stdout) == (0, "passed\n"), result.stderr
+
+
+def test_a_cpp_program_loads_saves_and_runs_a_scripted_module(program, tmp_path):
+    run(program, tmp_path, {})
+
+
+@pytest.mark.parametrize("with_service", [False, True], ids=["KMS", "KMS by way of the trusted service"])
+def test_the_same_program_with_encrypted_models(program, tmp_path, with_service):
+    with FakeKms() as kms, FakeTrustedService(kms=kms) as service:
+        variables = kms.environment(credentials=not with_service) | {"DATAPIPE_SOCKET_PATH": str(tmp_path / "none")}
+        if with_service:
+            variables |= service.environment()
+        run(program, tmp_path, variables | {"VETURBOIO_USE_CIPHER": "1", "VETURBOIO_CIPHER_HEADER": "1"})
+    for name in ("model.safetensors", "copy.safetensors"):
+        assert (tmp_path / name).read_bytes().startswith(b"Byte3ncryptM0del")

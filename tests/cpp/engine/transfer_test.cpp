@@ -67,8 +67,7 @@ TEST_P(Transfer, LoadsEveryByteIntoItsTarget) {
   std::vector<LoadLeg> legs;
   legs.push_back({&file, make_plan(layout.ranges, chunk_size), std::make_unique<HostSink>(targets)});
   Job job;
-  job.start(threads, legs[0].plan.bytes, legs[0].plan.chunks.size(),
-            {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
+  job.start(threads, legs[0].plan.bytes, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
   job.wait(std::nullopt);
   job.rethrow_if_failed();
   for (size_t i = 0; i < memory.size(); ++i) {

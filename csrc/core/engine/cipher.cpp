@@ -55,11 +55,20 @@ crypto::DataKey use_given(GivenKey given, const std::optional<format::CipherHead
   }
   if (!given.iv) {
     if (!header) {
-      throw Error(ErrorKind::kInvalidArgument, "key is given without iv, and the file has no header with one");
+      throw Error(ErrorKind::kInvalidArgument, "key is given without iv, and there is no cipher header that has one");
     }
     given.iv = Secret(header->iv);
   }
   return crypto::make_data_key(std::move(*given.key), given.iv->bytes(), "key", "iv");
+}
+
+// The given key, or that of whoever has one.
+Cipher search(const std::string& uri, GivenKey given, const std::optional<format::CipherHeader>& header, std::stop_token stop) {
+  if (given.key || given.iv) {
+    return from_key(use_given(std::move(given), header), kGivenKeySource);
+  }
+  keys::FoundKey found = keys::find_key({.path = storage::absolute_uri(uri), .header = header}, std::move(stop));
+  return from_key(std::move(found.key), std::move(found.source));
 }
 
 void check_decrypts_to_model(storage::ReadableFile& file, std::string_view source) {
@@ -137,13 +146,7 @@ Cipher find_cipher(const std::string& uri, GivenKey given, std::stop_token stop)
     std::unique_ptr<storage::ReadableFile> file = storage::open_for_read(uri, {.direct_io = storage::DirectIo::kNever});
     std::optional<format::CipherHeader> header = read_cipher_header(*file);
     const uint64_t begin = header ? format::kCipherHeaderBytes : 0;
-    Cipher cipher;
-    if (given.key || given.iv) {
-      cipher = from_key(use_given(std::move(given), header), kGivenKeySource);
-    } else {
-      keys::FoundKey found = keys::find_key({.path = storage::absolute_uri(uri), .header = header}, std::move(stop));
-      cipher = from_key(std::move(found.key), std::move(found.source));
-    }
+    Cipher cipher = search(uri, std::move(given), header, std::move(stop));
     cipher.begin = begin;
     check_fits(cipher.key, header, cipher.source);
     storage::DecryptedFile plain(std::move(file), begin, cipher.keystream);
@@ -162,19 +165,9 @@ Cipher make_cipher(const std::string& uri, GivenKey given, std::stop_token stop)
           keys::make_wrapped_key(mode.empty() ? format::CipherMode::kCtr128 : format::parse_cipher_mode(mode), std::move(stop));
       Cipher cipher = from_key(std::move(fresh.key), "the KMS");
       cipher.header = format::serialize_cipher_header(fresh.header);
-      cipher.begin = cipher.header.size();
       return cipher;
     }
-    Cipher cipher;
-    if (given.key || given.iv) {
-      if (!given.iv) {
-        throw Error(ErrorKind::kInvalidArgument, "key is given without iv");
-      }
-      cipher = from_key(use_given(std::move(given), std::nullopt), kGivenKeySource);
-    } else {
-      keys::FoundKey found = keys::find_key({.path = storage::absolute_uri(uri), .header = std::nullopt}, std::move(stop));
-      cipher = from_key(std::move(found.key), std::move(found.source));
-    }
+    Cipher cipher = search(uri, std::move(given), std::nullopt, std::move(stop));
     cipher.warning = warning_of_reuse(cipher.key, uri, exists(uri));
     return cipher;
   } catch (Error& error) {

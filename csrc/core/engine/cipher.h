@@ -18,7 +18,7 @@ struct Cipher {
   crypto::DataKey key;
   std::shared_ptr<const crypto::Keystream> keystream;
   std::string header;   // of a file that is to be written: its first bytes, or none
-  uint64_t begin = 0;   // where in the file the stream begins
+  uint64_t begin = 0;   // of a file that is read: where in it the stream begins
   std::string source;   // who had the key: "the environment"
   std::string warning;  // of a file that is to be written: what is wrong with this key, if anything
 };

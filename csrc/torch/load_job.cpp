@@ -291,7 +291,7 @@ void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
         range.offset += encrypted.begin();
       }
     }
-    engine::Plan plan = engine::make_plan(on_device, traits.chunk_size);
+    engine::Plan plan = engine::make_plan(on_device, {.chunk_size = traits.chunk_size});
     if (plan.chunks.empty()) {
       continue;
     }
@@ -317,7 +317,7 @@ void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
     }
     legs_.push_back({file, std::move(plan), std::move(sink)});
   }
-  job_.start(bytes <= engine::kInlineBytes ? 0 : num_threads, bytes, num_chunks,
+  job_.start(bytes <= traits.inline_bytes ? 0 : num_threads, bytes, num_chunks,
              {.run = [this](engine::Job& job, size_t) { engine::load_chunks(job, legs_); }});
 }
 

@@ -87,9 +87,10 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
     const uint64_t size = ranges.back().offset + ranges.back().size;
     file_ = engine::open_for_write(file, size, get(cipher_));
     const storage::WriteTraits traits = file_->traits();
-    plan_ = engine::make_plan(ranges, traits.chunk_size);
-    const int threads = traits.in_order ? 1 : engine::choose_num_threads(num_threads, plan_, traits.parallelism);
-    int workers = plan_.bytes <= engine::kInlineBytes ? 0 : threads;
+    plan_ =
+        engine::make_plan(ranges, {.chunk_size = traits.chunk_size, .run_size = traits.run_size, .run_shift = traits.run_shift});
+    const int threads = engine::choose_num_threads(num_threads, plan_, traits.parallelism);
+    int workers = plan_.bytes <= traits.inline_bytes ? 0 : threads;
     if (all_on_cpu) {
       std::vector<const std::byte*> targets = {reinterpret_cast<const std::byte*>(header_.data())};
       for (const at::Tensor& tensor : tensors_) {
@@ -105,7 +106,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
       }
       source_ = std::make_unique<DeviceSource>(std::move(targets), plan_, workers, helper);
     }
-    job_.start(workers, plan_.bytes, plan_.chunks.size(),
+    job_.start(workers, plan_.bytes, plan_.runs.size(),
                {.run = [this](engine::Job& job, size_t worker) { engine::save_chunks(job, worker, *file_, plan_, *source_); },
                 .finish = [this] { file_->commit(); },
                 // At once, and not when the job dies: whoever looks at an exception keeps that alive.

@@ -1,25 +1,28 @@
 #include "engine/load.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace veturbo::engine {
 
 namespace {
 
-// Tensors below this are read several at once into a buffer that stays in the cache and copied from there: a system call for each
+// Tensors below this share of the storage's piece are read several at once into a buffer and copied from there: a call for each
 // would cost more than the copy.
-constexpr uint64_t kSmallBytes = uint64_t{16} << 10;
-constexpr uint64_t kGatherBytes = uint64_t{128} << 10;
+constexpr uint64_t kSmallShare = 8;
 
 class ChunkReader {
  public:
   void read(storage::ReadableFile& file, std::span<const Segment> segments, const Spans& memory) {
+    piece_bytes_ = file.traits().piece_size;
     for (size_t i = 0; i < segments.size();) {
-      i = segments[i].size < kSmallBytes ? read_small(file, segments, memory, i) : read_large(file, segments, memory, i);
+      i = is_small(segments[i]) ? read_small(file, segments, memory, i) : read_large(file, segments, memory, i);
     }
   }
 
  private:
+  bool is_small(const Segment& segment) const { return segment.size < piece_bytes_ / kSmallShare; }
+
   // Segments whose memory is contiguous as well are one read.
   size_t read_large(storage::ReadableFile& file, std::span<const Segment> segments, const Spans& memory, size_t first) {
     size_t size = memory[first].size();
@@ -35,14 +38,14 @@ class ChunkReader {
     uint64_t size = 0;
     size_t end = first;
     bool contiguous = true;
-    while (end < segments.size() && segments[end].size < kSmallBytes && size + segments[end].size <= kGatherBytes) {
+    while (end < segments.size() && is_small(segments[end]) && size + segments[end].size <= piece_bytes_) {
       contiguous = contiguous && memory[end].data() == memory[first].data() + size;
       size += segments[end++].size;
     }
     if (contiguous) {
       return read_large(file, segments, memory, first);
     }
-    buffer_.resize(kGatherBytes);
+    buffer_.resize(std::max<size_t>(buffer_.size(), size));
     file.read_at(segments[first].file_offset, std::span(buffer_).first(size));
     const std::byte* from = buffer_.data();
     for (size_t i = first; i < end; ++i) {
@@ -52,6 +55,7 @@ class ChunkReader {
     return end;
   }
 
+  uint64_t piece_bytes_ = 0;
   std::vector<std::byte> buffer_;
 };
 

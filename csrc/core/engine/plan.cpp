@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/align.h"
 #include "base/concat.h"
 #include "base/error.h"
 
@@ -10,8 +9,10 @@ namespace veturbo::engine {
 
 namespace {
 
-// A worker below this many bytes costs more to start than it brings.
+// A worker below this many bytes, or chunks where they are small since the storage is far away, costs more to start than it
+// brings.
 constexpr uint64_t kMinBytesPerThread = uint64_t{8} << 20;
+constexpr uint64_t kMinChunksPerThread = 2;
 
 std::vector<uint32_t> file_order(std::span<const FileRange> targets) {
   std::vector<uint32_t> order;
@@ -28,20 +29,45 @@ std::vector<uint32_t> file_order(std::span<const FileRange> targets) {
   return order;
 }
 
+// Where an offset of the file stands among the cuts.
+struct Place {
+  uint64_t run_begin;
+  uint64_t chunk_end;
+  bool is_chunk_begin;
+};
+
+Place place_of(uint64_t offset, const Cuts& cuts) {
+  const uint64_t at = offset + cuts.run_shift;
+  const uint64_t run_begin = cuts.run_size == 0 ? 0 : at - at % cuts.run_size;
+  const uint64_t chunk_begin = at - (at - run_begin) % cuts.chunk_size;
+  uint64_t chunk_end = chunk_begin + cuts.chunk_size;
+  if (cuts.run_size != 0) {
+    chunk_end = std::min(chunk_end, run_begin + cuts.run_size);
+  }
+  return {run_begin, chunk_end - cuts.run_shift, at == chunk_begin};
+}
+
 }  // namespace
 
-Plan make_plan(std::span<const FileRange> targets, uint64_t chunk_size) {
+Plan make_plan(std::span<const FileRange> targets, const Cuts& cuts) {
   Plan plan;
+  plan.chunk_size = cuts.chunk_size;
   plan.segments.reserve(targets.size());
   uint64_t chunk_end = 0;  // of the chunk that is being filled: how far it has come
+  uint64_t run_begin = 0;  // of that chunk's run
   for (const uint32_t target : file_order(targets)) {
     const FileRange& range = targets[target];
     for (uint64_t done = 0; done < range.size;) {
       const uint64_t offset = range.offset + done;
-      const uint64_t boundary = align_down(offset, chunk_size) + chunk_size;
-      const uint64_t size = std::min(range.size - done, boundary - offset);
-      if (plan.chunks.empty() || offset != chunk_end || offset % chunk_size == 0) {
+      const Place place = place_of(offset, cuts);
+      const uint64_t size = std::min(range.size - done, place.chunk_end - offset);
+      if (plan.chunks.empty() || offset != chunk_end || place.is_chunk_begin) {
         plan.chunks.push_back({offset, 0, static_cast<uint32_t>(plan.segments.size()), 0});
+        if (plan.runs.empty() || cuts.run_size == 0 || place.run_begin != run_begin) {
+          plan.runs.push_back({static_cast<uint32_t>(plan.chunks.size() - 1), 0});
+        }
+        run_begin = place.run_begin;
+        ++plan.runs.back().num_chunks;
       }
       plan.segments.push_back({offset, size, target, done});
       Chunk& chunk = plan.chunks.back();
@@ -64,11 +90,12 @@ void check_num_threads(int64_t requested) {
 }
 
 int choose_num_threads(int64_t requested, const Plan& plan, int parallelism) {
-  const uint64_t useful = std::max<uint64_t>(1, plan.chunks.size());
+  const uint64_t useful = std::max<uint64_t>(1, plan.runs.size());
   if (requested > 0) {
     return static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(requested), useful));
   }
-  const uint64_t worthwhile = std::max<uint64_t>(1, plan.bytes / kMinBytesPerThread);
+  const uint64_t bytes_per_thread = std::min(kMinBytesPerThread, kMinChunksPerThread * std::max<uint64_t>(1, plan.chunk_size));
+  const uint64_t worthwhile = std::max<uint64_t>(1, plan.bytes / bytes_per_thread);
   return static_cast<int>(std::min({static_cast<uint64_t>(parallelism), useful, worthwhile}));
 }
 

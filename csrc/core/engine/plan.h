@@ -31,27 +31,40 @@ struct Chunk {
   uint32_t num_segments;
 };
 
+// Chunks that one worker is to take one after another.
+struct Run {
+  uint32_t first_chunk;
+  uint32_t num_chunks;
+};
+
 struct Plan {
+  uint64_t chunk_size = 0;
   std::vector<Segment> segments;
   std::vector<Chunk> chunks;  // in the order of the file
+  std::vector<Run> runs;      // likewise
   uint64_t bytes = 0;
 
   std::span<const Segment> segments_of(const Chunk& chunk) const {
     return std::span(segments).subspan(chunk.first_segment, chunk.num_segments);
   }
+  std::span<const Chunk> chunks_of(const Run& run) const { return std::span(chunks).subspan(run.first_chunk, run.num_chunks); }
 };
 
-// Cuts the ranges at the multiples of `chunk_size` (a power of two) in the file, so that each chunk but those beside a gap begins
+// Where a plan is cut.
+struct Cuts {
+  uint64_t chunk_size;
+  uint64_t run_size = 0;   // a run is cut into chunks by itself; 0: each chunk is a run
+  uint64_t run_shift = 0;  // so many bytes before the plan's first the first run begins
+};
+
+// Cuts the ranges at multiples of the chunk's size in the file, or in the run, so that each chunk but those beside a gap begins
 // aligned. Ranges may come in any order and leave gaps, which are not read; they must not overlap. Empty ones take no part.
-Plan make_plan(std::span<const FileRange> targets, uint64_t chunk_size);
+Plan make_plan(std::span<const FileRange> targets, const Cuts& cuts);
 
 // Throws Error(kInvalidArgument) for a number of threads that nobody means: below 0, which stands for as many as pay, or absurd.
 void check_num_threads(int64_t requested);
 
 // How many workers to give a plan: `requested`, or for 0 what the storage's parallelism and the amount of work make of it.
 int choose_num_threads(int64_t requested, const Plan& plan, int parallelism);
-
-// Plans up to this size are carried out on the calling thread: starting one would take longer.
-constexpr uint64_t kInlineBytes = uint64_t{4} << 20;
 
 }  // namespace veturbo::engine

@@ -56,13 +56,17 @@ void HostSource::fetch(size_t, const Chunk&, std::span<const Segment> segments, 
 void save_chunks(Job& job, size_t worker, storage::WritableFile& file, const Plan& plan, ChunkSource& source) {
   ChunkWriter writer(file);
   ConstSpans memory;
-  while (const auto index = job.next_chunk()) {
-    const Chunk& chunk = plan.chunks[*index];
-    const std::span<const Segment> segments = plan.segments_of(chunk);
-    memory.clear();
-    source.fetch(worker, chunk, segments, memory);
-    writer.write(segments, memory);
-    job.add_done(chunk.size);
+  while (const auto run = job.next_chunk()) {
+    for (const Chunk& chunk : plan.chunks_of(plan.runs[*run])) {
+      if (job.stopped()) {
+        return;
+      }
+      const std::span<const Segment> segments = plan.segments_of(chunk);
+      memory.clear();
+      source.fetch(worker, chunk, segments, memory);
+      writer.write(segments, memory);
+      job.add_done(chunk.size);
+    }
   }
 }
 

@@ -33,7 +33,8 @@ class HostSource final : public ChunkSource {
   std::vector<const std::byte*> targets_;
 };
 
-// One worker of a save: takes chunks of the plan until there are none and writes them. The plan's ranges must leave no gap.
+// One worker of a save: takes runs of the plan, which are what the job hands out here, until there are none and writes them. The
+// plan's ranges must leave no gap.
 void save_chunks(Job& job, size_t worker, storage::WritableFile& file, const Plan& plan, ChunkSource& source);
 
 }  // namespace veturbo::engine

@@ -50,6 +50,12 @@ EncryptedFile::EncryptedFile(std::unique_ptr<WritableFile> ciphertext, const std
   }
 }
 
+WriteTraits EncryptedFile::traits() const {
+  WriteTraits traits = ciphertext_->traits();
+  traits.run_shift += begin_;  // the header is the beginning of the first run
+  return traits;
+}
+
 std::vector<std::string> EncryptedFile::warnings() const {
   std::vector<std::string> all = WritableFile::warnings();
   const std::vector<std::string> of_storage = ciphertext_->warnings();

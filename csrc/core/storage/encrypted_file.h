@@ -41,7 +41,7 @@ class EncryptedFile final : public WritableFile {
   EncryptedFile(std::unique_ptr<WritableFile> ciphertext, const std::string& header,
                 std::shared_ptr<const crypto::Keystream> keystream, const std::string& warning);
 
-  WriteTraits traits() const override { return ciphertext_->traits(); }
+  WriteTraits traits() const override;
   std::vector<std::string> warnings() const override;
 
  protected:

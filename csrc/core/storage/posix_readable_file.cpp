@@ -27,8 +27,9 @@ constexpr uint64_t kCachedChunkBytes = uint64_t{4} << 20;
 constexpr uint64_t kDirectChunkBytes = uint64_t{8} << 20;
 constexpr uint64_t kCachedPieceBytes = uint64_t{128} << 10;  // fits the second level of the cache with room for the source
 constexpr uint64_t kDirectPieceBytes = uint64_t{2} << 20;    // the third: a disk is slow in smaller reads
-constexpr int kMaxCachedReads = 16;                          // memory bandwidth is used up by then
-constexpr int kMinDirectReads = 4;                           // a disk wants several requests at once, also where cores are few
+constexpr uint64_t kInlineBytes = uint64_t{4} << 20;
+constexpr int kMaxCachedReads = 16;  // memory bandwidth is used up by then
+constexpr int kMinDirectReads = 4;   // a disk wants several requests at once, also where cores are few
 
 // Below this, opening the file a second time and asking for its pages costs more than direct I/O could gain.
 constexpr uint64_t kMinColdBytes = uint64_t{16} << 20;
@@ -94,10 +95,15 @@ ReadTraits PosixReadableFile::traits() const {
   if (uses_direct_io()) {
     return {.chunk_size = kDirectChunkBytes,
             .piece_size = kDirectPieceBytes,
+            .inline_bytes = kInlineBytes,
             .parallelism = std::max(cpus, kMinDirectReads),
             .mappable = true};
   }
-  return {.chunk_size = kCachedChunkBytes, .piece_size = kCachedPieceBytes, .parallelism = cpus, .mappable = true};
+  return {.chunk_size = kCachedChunkBytes,
+          .piece_size = kCachedPieceBytes,
+          .inline_bytes = kInlineBytes,
+          .parallelism = cpus,
+          .mappable = true};
 }
 
 MappedRegion PosixReadableFile::map() const {

@@ -21,6 +21,7 @@ namespace veturbo::storage {
 namespace {
 
 constexpr uint64_t kChunkBytes = uint64_t{8} << 20;
+constexpr uint64_t kInlineBytes = uint64_t{4} << 20;
 constexpr int kMaxWrites = 4;
 
 // "This file system does not do that", as opposed to "this went wrong".
@@ -103,7 +104,10 @@ PosixWritableFile::~PosixWritableFile() {
 WriteTraits PosixWritableFile::traits() const {
   // Into memory, two writers fight over the page allocator and are slower than one.
   const bool one = in_order_ || is_memory_file_system(fd_.get());
-  return {.chunk_size = kChunkBytes, .parallelism = one ? 1 : std::clamp(available_cpus(), 2, kMaxWrites), .in_order = in_order_};
+  return {.chunk_size = kChunkBytes,
+          .inline_bytes = kInlineBytes,
+          .parallelism = one ? 1 : std::clamp(available_cpus(), 2, kMaxWrites),
+          .run_size = in_order_ ? kInOrder : kAnyOrder};
 }
 
 void PosixWritableFile::create_sibling() {

@@ -12,10 +12,11 @@ namespace veturbo::storage {
 
 // What a back end knows of itself, so that the engine need not know which one it is.
 struct ReadTraits {
-  uint64_t chunk_size;  // bytes that one read should move
-  uint64_t piece_size;  // and the fewest, for who works on them while they are in the processor's cache; a power of two
-  int parallelism;      // reads in flight beyond which nothing is gained
-  bool mappable;        // map() works
+  uint64_t chunk_size;    // bytes that one read should move; a power of two
+  uint64_t piece_size;    // and the fewest, for who works on them while they are in the processor's cache; a power of two
+  uint64_t inline_bytes;  // up to which the calling thread may read by itself: starting another would take longer
+  int parallelism;        // reads in flight beyond which nothing is gained
+  bool mappable;          // map() works
 };
 
 // A file that does not change while it is open. All methods may be called from many threads at once.

@@ -11,10 +11,17 @@
 namespace veturbo::storage {
 
 struct WriteTraits {
-  uint64_t chunk_size;  // bytes that one write should move
-  int parallelism;      // writes in flight beyond which nothing is gained
-  bool in_order;        // one write at a time, each beginning where the last ended
+  uint64_t chunk_size;    // bytes that one write should move
+  uint64_t inline_bytes;  // up to which the calling thread may write by itself: starting another would take longer
+  int parallelism;        // writes in flight beyond which nothing is gained
+  // The file is written in runs of so many bytes. In a run one write at a time, each beginning where the last ended; runs at once
+  // and in any order. kAnyOrder: writes in any order.
+  uint64_t run_size;
+  uint64_t run_shift = 0;  // bytes that the first run has before the file's first
 };
+
+constexpr uint64_t kAnyOrder = 0;
+constexpr uint64_t kInOrder = UINT64_MAX;  // the whole file is one run
 
 // A file that takes the place of whatever has its name when it is committed, and not before. Destroyed without commit() it leaves
 // no trace. All methods but commit() may be called from many threads at once, within what traits() say.

@@ -55,14 +55,14 @@ TEST(Plan, CoversEveryByteOnceWhateverTheRanges) {
         offset += size + (random() % 3 == 0 ? random() % 50 : 0);  // a gap now and then
       }
       std::shuffle(ranges.begin(), ranges.end(), random);
-      expect_exact(make_plan(ranges, chunk_size), ranges, chunk_size);
+      expect_exact(make_plan(ranges, {.chunk_size = chunk_size}), ranges, chunk_size);
     }
   }
 }
 
 TEST(Plan, LetsSmallTensorsShareAChunkAndCutsLargeOnes) {
   const std::vector<FileRange> ranges = {{0, 10}, {10, 20}, {30, 200}};
-  const Plan plan = make_plan(ranges, 64);
+  const Plan plan = make_plan(ranges, {.chunk_size = 64});
   ASSERT_EQ(plan.chunks.size(), 4U);
   EXPECT_EQ(plan.chunks[0].num_segments, 3U);
   EXPECT_EQ(plan.chunks[1].num_segments, 1U);
@@ -70,10 +70,32 @@ TEST(Plan, LetsSmallTensorsShareAChunkAndCutsLargeOnes) {
   EXPECT_EQ(plan.chunks[3].size, 38U);
 }
 
+TEST(Plan, CutsEachRunIntoChunksByItself) {
+  const std::vector<FileRange> ranges = {{0, 100}, {100, 150}};
+  const Plan plan = make_plan(ranges, {.chunk_size = 64, .run_size = 100, .run_shift = 30});
+  std::vector<std::vector<uint64_t>> offsets;
+  for (const auto& run : plan.runs) {
+    offsets.emplace_back();
+    for (const Chunk& chunk : plan.chunks_of(run)) {
+      offsets.back().push_back(chunk.file_offset);
+    }
+  }
+  EXPECT_EQ(offsets, (std::vector<std::vector<uint64_t>>{{0, 34}, {70, 134}, {170, 234}}));
+  EXPECT_EQ(plan.bytes, 250U);
+}
+
+TEST(Plan, HasARunAChunkOrOneForAll) {
+  const std::vector<FileRange> ranges = {{0, 300}};
+  EXPECT_EQ(make_plan(ranges, {.chunk_size = 64}).runs.size(), 5U);
+  const Plan plan = make_plan(ranges, {.chunk_size = 64, .run_size = UINT64_MAX});
+  ASSERT_EQ(plan.runs.size(), 1U);
+  EXPECT_EQ(plan.chunks_of(plan.runs[0]).size(), 5U);
+}
+
 TEST(Plan, OfNothingHasNoChunks) {
-  EXPECT_TRUE(make_plan({}, 64).chunks.empty());
+  EXPECT_TRUE(make_plan({}, {.chunk_size = 64}).chunks.empty());
   const std::vector<FileRange> empty = {{5, 0}, {5, 0}};
-  EXPECT_TRUE(make_plan(empty, 64).chunks.empty());
+  EXPECT_TRUE(make_plan(empty, {.chunk_size = 64}).chunks.empty());
 }
 
 TEST(NumThreads, ThatNobodyMeansAreRefused) {
@@ -86,14 +108,20 @@ TEST(NumThreads, ThatNobodyMeansAreRefused) {
 
 TEST(NumThreads, AreNeverMoreThanChunksAndDefaultToWhatPays) {
   const std::vector<FileRange> large = {{0, uint64_t{1} << 30}};
-  const Plan plan = make_plan(large, uint64_t{4} << 20);
+  const Plan plan = make_plan(large, {.chunk_size = uint64_t{4} << 20});
   EXPECT_EQ(choose_num_threads(0, plan, 6), 6);
   EXPECT_EQ(choose_num_threads(3, plan, 6), 3);
   EXPECT_EQ(choose_num_threads(10000, plan, 6), 256);
   const std::vector<FileRange> small = {{0, 1024}};
-  EXPECT_EQ(choose_num_threads(0, make_plan(small, uint64_t{4} << 20), 6), 1);
-  EXPECT_EQ(choose_num_threads(5, make_plan(small, uint64_t{4} << 20), 6), 1);
+  EXPECT_EQ(choose_num_threads(0, make_plan(small, {.chunk_size = uint64_t{4} << 20}), 6), 1);
+  EXPECT_EQ(choose_num_threads(5, make_plan(small, {.chunk_size = uint64_t{4} << 20}), 6), 1);
   EXPECT_EQ(choose_num_threads(0, Plan{}, 6), 1);
+  // Small chunks are those of a storage far away, where many readers pay for little.
+  const std::vector<FileRange> medium = {{0, uint64_t{16} << 20}};
+  EXPECT_EQ(choose_num_threads(0, make_plan(medium, {.chunk_size = uint64_t{4} << 20}), 32), 2);
+  EXPECT_EQ(choose_num_threads(0, make_plan(medium, {.chunk_size = uint64_t{1} << 20}), 32), 8);
+  // One worker a run.
+  EXPECT_EQ(choose_num_threads(0, make_plan(large, {.chunk_size = uint64_t{4} << 20, .run_size = uint64_t{512} << 20}), 6), 2);
 }
 
 }  // namespace

@@ -108,7 +108,8 @@ struct StagedLoad {
       slots.push_back(std::span(staging).subspan(i * kChunkSize, kChunkSize));
     }
     auto device = std::make_unique<SimulatedDevice>(targets, num_slots, faults, copies_running);
-    legs.push_back({&file, make_plan(ranges, kChunkSize), std::make_unique<StagingSink>(std::move(slots), std::move(device))});
+    legs.push_back({&file, make_plan(ranges, {.chunk_size = kChunkSize}),
+                    std::make_unique<StagingSink>(std::move(slots), std::move(device))});
   }
 
   void start(int threads) {
@@ -188,7 +189,7 @@ TEST(StagingSink, ReadsAsFarFromAnAlignedAddressAsInTheFile) {
   std::vector<std::byte> staging(8192);
   StagingSink sink({std::span(staging)}, std::make_unique<SimulatedDevice>(std::vector{target.data()}, 1, Faults{}, running));
   const std::vector<FileRange> ranges = {{5000, 1000}};
-  const Plan plan = make_plan(ranges, 8192);
+  const Plan plan = make_plan(ranges, {.chunk_size = 8192});
   Spans memory;
   const size_t slot = sink.acquire(plan.chunks[0], plan.segments, memory);
   EXPECT_EQ(memory[0].data() - staging.data(), 5000 % 4096);

@@ -65,7 +65,7 @@ TEST_P(Transfer, LoadsEveryByteIntoItsTarget) {
     targets.push_back(memory.back().data());
   }
   std::vector<LoadLeg> legs;
-  legs.push_back({&file, make_plan(layout.ranges, chunk_size), std::make_unique<HostSink>(targets)});
+  legs.push_back({&file, make_plan(layout.ranges, {.chunk_size = chunk_size}), std::make_unique<HostSink>(targets)});
   Job job;
   job.start(threads, legs[0].plan.bytes, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
   job.wait(std::nullopt);
@@ -90,17 +90,21 @@ TEST_P(Transfer, SavesEveryByteToItsPlace) {
     targets.push_back(memory.back().data());
     expected.insert(expected.end(), memory.back().begin(), memory.back().end());
   }
-  MemoryWritableFile file(layout.file_size);
-  const Plan plan = make_plan(layout.ranges, chunk_size);
-  HostSource source(targets);
-  Job job;
-  job.start(threads, plan.bytes, plan.chunks.size(),
-            {.run = [&](Job& job, size_t worker) { save_chunks(job, worker, file, plan, source); }});
-  job.wait(std::nullopt);
-  job.rethrow_if_failed();
-  EXPECT_EQ(file.bytes(), expected);
-  if (threads <= 1) {
-    EXPECT_TRUE(file.was_written_in_order());
+  for (const uint64_t run_size : {storage::kAnyOrder, uint64_t{10'007}, 3 * chunk_size, storage::kInOrder}) {
+    MemoryWritableFile file(layout.file_size, run_size, run_size == 10'007 ? 5'000 : 0);
+    const storage::WriteTraits traits = file.traits();
+    const Plan plan = make_plan(layout.ranges, {.chunk_size = chunk_size, .run_size = run_size, .run_shift = traits.run_shift});
+    HostSource source(targets);
+    Job job;
+    job.start(threads, plan.bytes, plan.runs.size(),
+              {.run = [&](Job& job, size_t worker) { save_chunks(job, worker, file, plan, source); }});
+    job.wait(std::nullopt);
+    job.rethrow_if_failed();
+    EXPECT_EQ(file.bytes(), expected);
+    EXPECT_TRUE(file.runs_were_written_in_order()) << run_size;
+    if (threads <= 1 || run_size == storage::kInOrder) {
+      EXPECT_TRUE(file.was_written_in_order());
+    }
   }
 }
 
@@ -117,11 +121,11 @@ TEST(Load, ReadsManySmallTensorsAtOnce) {
     targets.push_back(memory.data() + 64 * i);
   }
   std::vector<LoadLeg> legs;
-  legs.push_back({&file, make_plan(layout.ranges, uint64_t{1} << 20), std::make_unique<HostSink>(targets)});
+  legs.push_back({&file, make_plan(layout.ranges, {.chunk_size = uint64_t{1} << 20}), std::make_unique<HostSink>(targets)});
   Job job;
   job.start(0, 0, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
   job.rethrow_if_failed();
-  EXPECT_EQ(file.reads(), 1);
+  EXPECT_EQ(file.reads(), 50) << "20 of them are a piece of this storage";
 }
 
 TEST(Load, GoesThroughTheLegsOneAfterTheOther) {
@@ -132,8 +136,8 @@ TEST(Load, GoesThroughTheLegsOneAfterTheOther) {
   const std::vector<FileRange> head = {{0, 6'000}};
   const std::vector<FileRange> tail = {{6'000, 4'000}};
   std::vector<LoadLeg> legs;
-  legs.push_back({&file, make_plan(head, 1024), std::make_unique<HostSink>(std::vector{first.data()})});
-  legs.push_back({&file, make_plan(tail, 1024), std::make_unique<HostSink>(std::vector{second.data()})});
+  legs.push_back({&file, make_plan(head, {.chunk_size = 1024}), std::make_unique<HostSink>(std::vector{first.data()})});
+  legs.push_back({&file, make_plan(tail, {.chunk_size = 1024}), std::make_unique<HostSink>(std::vector{second.data()})});
   Job job;
   job.start(3, 10'000, legs[0].plan.chunks.size() + legs[1].plan.chunks.size(),
             {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
@@ -170,7 +174,7 @@ TEST(Load, GivesAChunkBackThatCouldNotBeRead) {
   MemoryReadableFile file(pattern(10'000), /*fail_at=*/3);
   const std::vector<FileRange> ranges = {{0, 10'000}};
   std::vector<LoadLeg> legs;
-  legs.push_back({&file, make_plan(ranges, 1024), std::make_unique<CountingSink>()});
+  legs.push_back({&file, make_plan(ranges, {.chunk_size = 1024}), std::make_unique<CountingSink>()});
   auto& sink = static_cast<CountingSink&>(*legs[0].sink);
   Job job;
   job.start(0, 0, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});

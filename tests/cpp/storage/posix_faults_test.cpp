@@ -174,7 +174,7 @@ TEST_F(PosixFaults, WhereNoSizeCanBeSetTheFileIsWrittenInOrderWithOneWarning) {
   faults["fallocate"] = {.code = EOPNOTSUPP};
   faults["ftruncate"] = {.code = ENOSYS};
   PosixWritableFile file("uri", target_, kNew.size(), kFaultyCalls);
-  EXPECT_TRUE(file.traits().in_order);
+  EXPECT_EQ(file.traits().run_size, kInOrder);
   EXPECT_EQ(file.traits().parallelism, 1);
   file.write_at(0, std::as_bytes(std::span(kNew)));
   file.commit();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -31,7 +32,7 @@ class MemoryReadableFile final : public storage::ReadableFile {
       : ReadableFile("memory://file", bytes.size()), bytes_(std::move(bytes)), fail_at_(fail_at) {}
 
   storage::ReadTraits traits() const override {
-    return {.chunk_size = 4096, .piece_size = 1024, .parallelism = 4, .mappable = false};
+    return {.chunk_size = 4096, .piece_size = 1024, .inline_bytes = 0, .parallelism = 4, .mappable = false};
   }
   int reads() const { return reads_; }
 
@@ -51,18 +52,29 @@ class MemoryReadableFile final : public storage::ReadableFile {
 
 class MemoryWritableFile final : public storage::WritableFile {
  public:
-  explicit MemoryWritableFile(size_t size, bool in_order = false)
-      : WritableFile("memory://file"), bytes_(size), in_order_(in_order) {}
+  explicit MemoryWritableFile(size_t size, uint64_t run_size = storage::kAnyOrder, uint64_t run_shift = 0)
+      : WritableFile("memory://file"), bytes_(size), run_size_(run_size), run_shift_(run_shift) {}
 
-  storage::WriteTraits traits() const override { return {.chunk_size = 4096, .parallelism = 4, .in_order = in_order_}; }
+  storage::WriteTraits traits() const override {
+    return {.chunk_size = 4096, .inline_bytes = 0, .parallelism = 4, .run_size = run_size_, .run_shift = run_shift_};
+  }
   const std::vector<std::byte>& bytes() const { return bytes_; }
-  bool was_written_in_order() const { return was_in_order_; }
+  // Whether each write began where the last ended, in the file or in its run.
+  bool was_written_in_order() const { return in_order_; }
+  bool runs_were_written_in_order() const { return runs_in_order_; }
 
  protected:
   void do_write_at(uint64_t offset, std::span<const std::byte> bytes) override {
     std::lock_guard lock(mutex_);
-    was_in_order_ = was_in_order_ && offset == end_;
+    in_order_ = in_order_ && offset == end_;
     end_ = offset + bytes.size();
+    if (run_size_ != storage::kAnyOrder) {
+      const uint64_t run = (offset + run_shift_) / run_size_;
+      const uint64_t begin = run == 0 ? 0 : run * run_size_ - run_shift_;
+      const auto [end, first] = run_ends_.try_emplace(run, begin);
+      runs_in_order_ = runs_in_order_ && offset == end->second && (end_ - 1 + run_shift_) / run_size_ == run;
+      end->second = end_;
+    }
     std::copy(bytes.begin(), bytes.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(offset));
   }
   void do_commit() override {}
@@ -70,9 +82,12 @@ class MemoryWritableFile final : public storage::WritableFile {
  private:
   std::mutex mutex_;
   std::vector<std::byte> bytes_;
-  bool in_order_;
-  bool was_in_order_ = true;
+  uint64_t run_size_;
+  uint64_t run_shift_;
+  bool in_order_ = true;
+  bool runs_in_order_ = true;
   uint64_t end_ = 0;
+  std::map<uint64_t, uint64_t> run_ends_;
 };
 
 }  // namespace veturbo::testing

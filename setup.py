@@ -4,6 +4,10 @@ The library is no Python module: it registers operators with PyTorch when it is 
 so serves every Python version. PyTorch's C++ interface, however, changes with each of its releases: the library is built against
 the PyTorch that is installed, which is why the package is installed with --no-build-isolation.
 
+`python setup.py get_libcfs` fetches libcloudfs.so, the client library of SFCS, into veturboio/lib. What is installed from here
+afterwards has it; an sdist never does. It needs no PyTorch, and may as well come after the installation: python -m
+veturboio.get_libcfs.
+
 Environment:
   VETURBOIO_CUDA=0|1    build without or with the CUDA kernels; by default with them when PyTorch has CUDA and nvcc is found
   VETURBOIO_WERROR=1    warnings are errors (for development)
@@ -14,10 +18,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
 
 try:
@@ -27,6 +33,7 @@ except ModuleNotFoundError:  # setuptools before 70.1
 
 ROOT = Path(__file__).parent
 LIBRARY = "veturboio.lib.libveturboio"
+LIBCFS = Path("veturboio", "lib", "libcloudfs.so")
 NO_TORCH = (
     "veTurboIO is compiled against the PyTorch that it will run with, and there is none in this environment. "
     "Install PyTorch first, then: pip install --no-build-isolation ."
@@ -40,8 +47,44 @@ class BuildNeedsTorch(build_ext):
         raise SystemExit(NO_TORCH)
 
 
+class GetLibcfs(Command):
+    description = "fetch libcloudfs.so, the client library of SFCS, into veturboio/lib: then pip install . takes it along"
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = [
+        ("src=", None, "an https:// or file:// url, or a path [default: where Volcano Engine publishes it]"),
+        ("dst=", None, f"the file to write [default: {LIBCFS}]"),
+    ]
+
+    def initialize_options(self) -> None:
+        self.src: str | None = None
+        self.dst: str | None = None
+
+    def finalize_options(self) -> None:
+        pass
+
+    def run(self) -> None:
+        # The package cannot be imported before it is built, nor without PyTorch, and this one module of it needs neither: it is
+        # imported from a package in its place that has the same modules and runs nothing.
+        package = ModuleType("veturboio")
+        package.__path__ = [str(ROOT / "veturboio")]
+        sys.modules["veturboio"] = package
+        from veturboio.get_libcfs import GetLibcfsError, describe, get_library
+
+        try:
+            print(describe(get_library(self.src, self.dst)))
+        except (GetLibcfsError, OSError) as error:
+            raise SystemExit(f"get_libcfs: {error}") from None
+
+
 class AnyPythonWheel(bdist_wheel):
     """Tags the wheel for the platform and for every Python 3."""
+
+    def run(self) -> None:
+        if (ROOT / LIBCFS).exists():
+            self.warn(f"{LIBCFS} goes into the wheel: install it, and do not publish it: that library is not ours to pass on")
+        else:
+            # A build folder keeps what was there when an earlier wheel was built, and all of it goes into this one.
+            (Path(self.get_finalized_command("build").build_lib) / LIBCFS).unlink(missing_ok=True)
+        super().run()
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -123,5 +166,5 @@ else:
 setup(
     version=version(),
     ext_modules=[extension],
-    cmdclass={"build_ext": build_extension, "bdist_wheel": AnyPythonWheel},
+    cmdclass={"build_ext": build_extension, "bdist_wheel": AnyPythonWheel, "get_libcfs": GetLibcfs},
 )

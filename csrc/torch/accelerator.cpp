@@ -13,8 +13,8 @@
 
 #ifdef VETURBO_WITH_CUDA
 #include <c10/cuda/CUDAStream.h>
-#include <openssl/crypto.h>
 
+#include "crypto/expanded_key.h"
 #include "cuda/aes_ctr.h"
 #endif
 
@@ -57,23 +57,17 @@ uint64_t slot_size(const engine::Plan& plan) {
 // The decryption of what has been copied to a CUDA device.
 class DeviceDecrypter {
  public:
-  explicit DeviceDecrypter(const engine::Cipher& cipher)
-      : begin_(cipher.begin),
-        keys_(crypto::expand_key(reinterpret_cast<const uint8_t*>(cipher.key.key.bytes().data()), cipher.key.key.size())),
-        iv_(cipher.key.iv) {}
-  ~DeviceDecrypter() { OPENSSL_cleanse(&keys_, sizeof(keys_)); }
-  DeviceDecrypter(const DeviceDecrypter&) = delete;
-  DeviceDecrypter& operator=(const DeviceDecrypter&) = delete;
+  explicit DeviceDecrypter(const engine::Cipher& cipher) : begin_(cipher.begin), key_(cipher.key.key), iv_(cipher.key.iv) {}
 
   // On the current device, which is the stream's. `file_offset` is where the bytes stand in the file.
   void start(const at::Tensor& bytes, uint64_t file_offset, const c10::Stream& stream) const {
-    cuda::aes_ctr(bytes.mutable_data_ptr(), bytes.nbytes(), file_offset - begin_, keys_, iv_,
+    cuda::aes_ctr(bytes.mutable_data_ptr(), bytes.nbytes(), file_offset - begin_, key_.get(), iv_,
                   c10::cuda::CUDAStream(stream).stream());
   }
 
  private:
   uint64_t begin_;
-  crypto::RoundKeys keys_;
+  crypto::ExpandedKey key_;
   crypto::Iv iv_;
 };
 

@@ -19,9 +19,8 @@
 #ifdef VETURBO_WITH_CUDA
 #include <c10/core/DeviceGuard.h>
 #include <c10/cuda/CUDAStream.h>
-#include <openssl/crypto.h>
 
-#include "crypto/aes_block.h"
+#include "crypto/expanded_key.h"
 #include "cuda/aes_ctr.h"
 #endif
 
@@ -75,11 +74,9 @@ at::Tensor& decrypt_on_cuda(at::Tensor& self, const at::Tensor& key, const at::T
   return with_errors([&]() -> at::Tensor& {
     check(self, offset);
     const crypto::DataKey data = data_key(key, iv);
-    crypto::RoundKeys keys = crypto::expand_key(reinterpret_cast<const uint8_t*>(data.key.bytes().data()), data.key.size());
-    const auto wipe = [](crypto::RoundKeys* used) { OPENSSL_cleanse(used, sizeof(*used)); };
-    const std::unique_ptr<crypto::RoundKeys, decltype(wipe)> wiped(&keys, wipe);
+    const crypto::ExpandedKey expanded(data.key);
     const c10::DeviceGuard guard(self.device());
-    cuda::aes_ctr(self.mutable_data_ptr(), self.nbytes(), static_cast<uint64_t>(offset), keys, data.iv,
+    cuda::aes_ctr(self.mutable_data_ptr(), self.nbytes(), static_cast<uint64_t>(offset), expanded.get(), data.iv,
                   c10::cuda::getCurrentCUDAStream(self.device().index()).stream());
     return self;
   });

@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "crypto/aes_block.h"
 #include "crypto/counter.h"
+#include "crypto/expanded_key.h"
 #include "crypto/keystream.h"
 
 namespace veturbo::crypto {
@@ -28,7 +28,8 @@ class VaesKeystream final : public Keystream {
 
  public:
   explicit VaesKeystream(const DataKey& key) : first_(counter_of(key.iv)) {
-    RoundKeys keys = expand_key(reinterpret_cast<const uint8_t*>(key.key.bytes().data()), key.key.size());
+    const ExpandedKey expanded(key.key);
+    const RoundKeys& keys = expanded.get();
     rounds_ = keys.rounds;
     for (int round = 0; round <= rounds_; ++round) {
       for (size_t block = 0; block < kBlocks; ++block) {
@@ -36,7 +37,6 @@ class VaesKeystream final : public Keystream {
                     keys.bytes + static_cast<size_t>(round) * kBlockBytes, kBlockBytes);
       }
     }
-    OPENSSL_cleanse(&keys, sizeof(keys));
   }
 
   ~VaesKeystream() override { OPENSSL_cleanse(round_keys_, sizeof(round_keys_)); }

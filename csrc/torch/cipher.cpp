@@ -4,6 +4,7 @@
 
 #include "base/concat.h"
 #include "base/error.h"
+#include "storage/open.h"
 
 namespace veturbo {
 
@@ -51,13 +52,17 @@ CipherJob::CipherJob(const std::string& file, const CipherArguments& arguments, 
   try {
     // In a shared pointer because a std::function must be copyable; the key in it is not.
     auto given = std::make_shared<engine::GivenKey>(given_key(arguments));
-    if (!engine::wants_cipher(arguments.use_cipher, *given)) {
+    const bool is_encrypted = engine::wants_cipher(arguments.use_cipher, *given);
+    if (!is_encrypted && storage::is_local(file)) {
       job_.start(0, 0, 0, {.run = [](engine::Job&, size_t) {}});
       return;
     }
     const auto find = purpose == Purpose::kLoad ? engine::find_cipher : engine::make_cipher;
-    job_.start(1, 0, 0, {.run = [this, file, find, given](engine::Job&, size_t) {
-                 cipher_ = c10::make_intrusive<Cipher>(find(file, std::move(*given), stop_.get_token()));
+    job_.start(1, 0, 0, {.run = [this, file, is_encrypted, find, given](engine::Job&, size_t) {
+                 storage::prepare(file, stop_.get_token());
+                 if (is_encrypted) {
+                   cipher_ = c10::make_intrusive<Cipher>(find(file, std::move(*given), stop_.get_token()));
+                 }
                }});
   } catch (Error& error) {
     throw error.in_file(file);

@@ -111,6 +111,13 @@ std::string valid_utf8(std::string_view text) {
   return valid;
 }
 
+std::vector<std::string> valid_utf8(std::vector<std::string> texts) {
+  for (std::string& text : texts) {
+    text = valid_utf8(text);
+  }
+  return texts;
+}
+
 void detail::clear_last_error() {
   thread_last_error() = no_error();
 }

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 
@@ -25,6 +26,8 @@ LastError last_error();
 
 // The text with every byte that is not UTF-8 written as \xNN.
 std::string valid_utf8(std::string_view text);
+// All of them: warnings name files, whose paths may be any bytes.
+std::vector<std::string> valid_utf8(std::vector<std::string> texts);
 
 namespace detail {
 void clear_last_error();

@@ -1,10 +1,13 @@
 #include "torch/file_stream.h"
 
-#include <algorithm>
+#include <array>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
 #include "engine/cipher.h"
+#include "engine/job.h"
+#include "engine/load.h"
 #include "torch/errors.h"
 
 namespace veturbo {
@@ -27,7 +30,27 @@ void FileReader::read_into(const at::Tensor& tensor, int64_t offset) const {
   if (offset < 0) {
     throw Error(ErrorKind::kInvalidArgument, "an offset cannot be negative").in_file(file_->uri());
   }
-  file_->read_at(static_cast<uint64_t>(offset), {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()});
+  const uint64_t begin = static_cast<uint64_t>(offset);
+  std::byte* const target = static_cast<std::byte*>(tensor.mutable_data_ptr());
+  const storage::ReadTraits traits = file_->traits();
+  if (tensor.nbytes() <= traits.chunk_size) {
+    file_->read_at(begin, {target, tensor.nbytes()});
+    return;
+  }
+  const std::array<engine::FileRange, 1> range = {{{begin, tensor.nbytes()}}};
+  std::vector<engine::LoadLeg> legs;
+  legs.push_back({file_.get(), engine::make_plan(range, {.chunk_size = traits.chunk_size}),
+                  std::make_unique<engine::HostSink>(std::vector{target})});
+  const engine::Plan& plan = legs.front().plan;
+  engine::Job job;
+  job.start(engine::choose_num_threads(0, plan, traits.parallelism), plan.bytes, plan.chunks.size(),
+            {.run = [&](engine::Job& running, size_t) { engine::load_chunks(running, legs); }});
+  job.wait(std::nullopt);
+  job.rethrow_if_failed();
+}
+
+std::vector<std::string> FileReader::warnings() const {
+  return valid_utf8(file_->warnings());
 }
 
 FileWriter::FileWriter(const std::string& file, const OptionalCipher& cipher)
@@ -48,17 +71,11 @@ std::vector<std::string> FileWriter::commit() {
   }
   const std::unique_ptr<storage::WritableFile> file = std::move(file_);
   file->commit();
-  return warnings_of(*file);
+  return valid_utf8(file->warnings());
 }
 
 void FileWriter::discard() {
   file_.reset();
-}
-
-std::vector<std::string> warnings_of(const storage::WritableFile& file) {
-  std::vector<std::string> warnings = file.warnings();
-  std::transform(warnings.begin(), warnings.end(), warnings.begin(), valid_utf8);
-  return warnings;
 }
 
 }  // namespace veturbo

@@ -19,8 +19,9 @@ class FileReader : public torch::CustomClassHolder {
   FileReader(const std::string& file, const OptionalCipher& cipher);
 
   int64_t size() const { return static_cast<int64_t>(file_->size()); }
-  // Fills a contiguous CPU tensor with the bytes from `offset` on.
+  // Fills a contiguous CPU tensor with the bytes from `offset` on: a large one by as many threads as pay.
   void read_into(const at::Tensor& tensor, int64_t offset) const;
+  std::vector<std::string> warnings() const;
 
  private:
   std::unique_ptr<storage::ReadableFile> file_;
@@ -42,8 +43,5 @@ class FileWriter : public torch::CustomClassHolder {
   std::unique_ptr<storage::WritableFile> file_;
   uint64_t offset_ = 0;
 };
-
-// Guarantees that the storage could not give, as valid UTF-8: they name the file, whose path may be any bytes.
-std::vector<std::string> warnings_of(const storage::WritableFile& file);
 
 }  // namespace veturbo

@@ -58,6 +58,7 @@ TORCH_LIBRARY(veturbo, library) {
       .def("cancel", method(&LoadJob::cancel))
       .def("progress", method(&LoadJob::progress))
       .def("result", method(&LoadJob::result))
+      .def("warnings", method(&LoadJob::warnings))
       .def("metadata", method(&LoadJob::metadata));
   library.class_<SaveJob>("SaveJob")
       .def("wait", method(&SaveJob::wait))
@@ -71,6 +72,7 @@ TORCH_LIBRARY(veturbo, library) {
   library.class_<FileReader>("FileReader")
       .def(torch::init(opener<FileReader>()))
       .def("size", method(&FileReader::size))
+      .def("warnings", method(&FileReader::warnings))
       .def("read_into", method(&FileReader::read_into));
   library.class_<FileWriter>("FileWriter")
       .def(torch::init(opener<FileWriter>()))
@@ -128,6 +130,8 @@ TORCH_LIBRARY(veturbo, library) {
       "__torch__.torch.classes.veturbo.IOHelper? helper=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
       "-> __torch__.torch.classes.veturbo.LoadJob"));
 
+  // Whether the file is one of the operating system's, which other libraries reach by its path, too.
+  library.def(schema("is_local(str file) -> bool"));
   library.def(schema("read_metadata(str file, __torch__.torch.classes.veturbo.Cipher? cipher=None) -> Dict(str, str)"));
   // The file's own dtypes and shapes ("F32"; two elements a byte for F4), in the order of the data.
   library.def(

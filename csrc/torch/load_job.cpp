@@ -368,6 +368,10 @@ void LoadJob::finish() {
   }
 }
 
+std::vector<std::string> LoadJob::warnings() const {
+  return valid_utf8(file_->warnings());
+}
+
 StringDict LoadJob::metadata() const {
   StringDict metadata;
   if (header_.metadata) {

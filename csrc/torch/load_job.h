@@ -54,6 +54,8 @@ class LoadJob : public torch::CustomClassHolder {
   // The tensors, in the order of the file, once they are there. Throws what made the load fail.
   TensorDict result();
   StringDict metadata() const;
+  // What those who have waited for it should know, one sentence each.
+  std::vector<std::string> warnings() const;
 
  private:
   struct Loaded {

@@ -93,13 +93,21 @@ c10::intrusive_ptr<CipherJob> start_make_cipher(const std::string& file, std::op
       [&] { return c10::make_intrusive<CipherJob>(file, CipherArguments{use_cipher, key, iv}, CipherJob::Purpose::kSave); });
 }
 
+void warn_of(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings) {
+    TORCH_WARN(warning);
+  }
+}
+
 TensorDict load_file(const std::string& file, std::optional<at::Device> device, int64_t num_threads, bool use_pinned_memory,
                      std::optional<bool> use_direct_io, bool mmap, Names names, OptionalHelper helper,
                      std::optional<bool> use_cipher, const OptionalTensor& key, const OptionalTensor& iv) {
   OptionalCipher cipher = with_errors([&] { return find_cipher(file, {use_cipher, key, iv}); });
   const auto job = start_load(file, device, num_threads, use_pinned_memory, use_direct_io, mmap, std::move(names),
                               std::move(helper), std::move(cipher));
-  return with_errors([&] { return job->result(); });
+  TensorDict tensors = with_errors([&] { return job->result(); });
+  warn_of(job->warnings());
+  return tensors;
 }
 
 void load_file_(const TensorDict& tensors, const std::string& file, int64_t num_threads, bool use_pinned_memory,
@@ -109,6 +117,7 @@ void load_file_(const TensorDict& tensors, const std::string& file, int64_t num_
   const auto job = start_load_(tensors, file, num_threads, use_pinned_memory, use_direct_io, std::move(names), std::move(helper),
                                std::move(cipher));
   with_errors([&] { job->result(); });
+  warn_of(job->warnings());
 }
 
 void save_file(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata, int64_t num_threads,
@@ -116,13 +125,15 @@ void save_file(const TensorDict& tensors, const std::string& file, const std::op
                const OptionalTensor& iv) {
   const OptionalCipher cipher = with_errors([&] { return make_cipher(file, {use_cipher, key, iv}); });
   const auto job = start_save(tensors, file, metadata, num_threads, helper, cipher);
-  for (const std::string& warning : with_errors([&] { return job->result(); })) {
-    TORCH_WARN(warning);
-  }
+  warn_of(with_errors([&] { return job->result(); }));
 }
 
 std::unique_ptr<storage::ReadableFile> open_cached(const std::string& file, const OptionalCipher& cipher) {
   return engine::open_for_read(file, {.direct_io = storage::DirectIo::kNever}, get(cipher));
+}
+
+bool is_local(const std::string& file) {
+  return with_errors([&] { return storage::is_local(file); });
 }
 
 StringDict read_metadata(const std::string& file, const OptionalCipher& cipher) {
@@ -186,6 +197,7 @@ TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("start_load_", start_load_);
   library.impl("start_read_", start_read_);
   library.impl("start_save", start_save);
+  library.impl("is_local", is_local);
   library.impl("read_metadata", read_metadata);
   library.impl("list_tensors", list_tensors);
   library.impl("file_size", file_size);

@@ -10,7 +10,7 @@
 #include "engine/cipher.h"
 #include "torch/accelerator.h"
 #include "torch/dtype.h"
-#include "torch/file_stream.h"
+#include "torch/errors.h"
 #include "torch/tensor_memory.h"
 
 namespace veturbo {
@@ -127,7 +127,7 @@ std::vector<std::string> SaveJob::result() {
   } catch (const Error& error) {
     throw Error(error).in_file(uri_);  // a copy: another thread may be told of the same failure
   }
-  return warnings_of(*file_);
+  return valid_utf8(file_->warnings());
 }
 
 }  // namespace veturbo

@@ -60,7 +60,7 @@ class FakeTrustedService:
         self.kms, self.key, self.iv, self.tasks = kms, key, iv, tasks
         if kms is not None:
             kms.callers[ACCESS_KEY] = (SECRET_KEY, SESSION_TOKEN)
-        # What is answered may be changed; by task.
+        # What is answered may be changed; by task. What can be called is asked each time.
         self.answers: dict[str, Any] = {
             "ping": {"message": "pong"},
             "encrypt-key": {"Key": base64.b64encode(key).decode(), "IV": base64.b64encode(iv).decode()},
@@ -126,7 +126,8 @@ class FakeTrustedService:
             return (405, b"{}") if request.method != "POST" else self._forward(request)
         if request.method != "GET" or request.path != "/" or request.headers["host"] != "localhost":
             return 400, b'{"message": "GET / of localhost is what is answered here"}'
-        return 200, json.dumps(self.answers[task]).encode()
+        answer = self.answers[task]
+        return 200, json.dumps(answer() if callable(answer) else answer).encode()
 
     def _forward(self, request: Request) -> tuple[int, bytes]:
         if self.kms is None:

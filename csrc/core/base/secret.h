@@ -35,6 +35,18 @@ class Secret {
     bytes_.resize(size);
   }
 
+  // Where there is no room for it, all moves to a larger place, and nothing stays in the old one.
+  void append(std::string_view text) {
+    const auto added = std::as_bytes(std::span(text));
+    if (bytes_.capacity() - bytes_.size() < added.size()) {
+      Secret larger;
+      larger.bytes_.reserve(2 * (bytes_.size() + added.size()));
+      larger.bytes_.assign(bytes_.begin(), bytes_.end());
+      *this = std::move(larger);
+    }
+    bytes_.insert(bytes_.end(), added.begin(), added.end());
+  }
+
   std::span<const std::byte> bytes() const { return bytes_; }
   std::span<std::byte> bytes() { return bytes_; }
   std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }

@@ -9,10 +9,8 @@ namespace veturbo::engine {
 
 namespace {
 
-// A worker below this many bytes, or chunks where they are small since the storage is far away, costs more to start than it
-// brings.
+// A worker below this many bytes, or below one chunk, costs more to start than it brings.
 constexpr uint64_t kMinBytesPerThread = uint64_t{8} << 20;
-constexpr uint64_t kMinChunksPerThread = 2;
 
 std::vector<uint32_t> file_order(std::span<const FileRange> targets) {
   std::vector<uint32_t> order;
@@ -94,7 +92,7 @@ int choose_num_threads(int64_t requested, const Plan& plan, int parallelism) {
   if (requested > 0) {
     return static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(requested), useful));
   }
-  const uint64_t bytes_per_thread = std::min(kMinBytesPerThread, kMinChunksPerThread * std::max<uint64_t>(1, plan.chunk_size));
+  const uint64_t bytes_per_thread = std::clamp<uint64_t>(plan.chunk_size, 1, kMinBytesPerThread);
   const uint64_t worthwhile = std::max<uint64_t>(1, plan.bytes / bytes_per_thread);
   return static_cast<int>(std::min({static_cast<uint64_t>(parallelism), useful, worthwhile}));
 }

@@ -10,6 +10,7 @@
 #include "base/concat.h"
 #include "base/environment.h"
 #include "base/error.h"
+#include "base/iso_time.h"
 #include "keys/pause.h"
 
 namespace veturbo::keys {
@@ -41,6 +42,14 @@ Secret decoded(JsonStrings& answer, std::string_view path) {
     throw Error(ErrorKind::kNoKey, concat("the answer's ", path, " is not base64"));
   }
   return std::move(*value);
+}
+
+std::chrono::sys_seconds time_of(JsonStrings& answer, std::string_view path) {
+  const std::optional<std::chrono::sys_seconds> time = parse_iso_time(answer.take(path).text());
+  if (!time) {
+    throw Error(ErrorKind::kNoKey, concat("the answer's ", path, " is not a time"));
+  }
+  return *time;
 }
 
 }  // namespace
@@ -136,6 +145,21 @@ Credentials TrustedService::kms_credentials(const std::stop_token& stop) {
   return {.access_key = std::string(answer.take("Cred/AccessKeyId").text()),
           .secret_key = answer.take("Cred/SecretAccessKey"),
           .session_token = answer.take_if_any("Cred/SessionToken")};
+}
+
+SfcsCredentials TrustedService::sfcs_credentials(const std::stop_token& stop) {
+  JsonStrings answer = ask("sfcs-sts", {}, stop);
+  // By the service's clock, both of them: ours may be wrong.
+  const std::chrono::sys_seconds now = time_of(answer, "Cred/CurrentTime");
+  const std::chrono::sys_seconds end = time_of(answer, "Cred/ExpiredTime");
+  if (end <= now) {
+    throw Error(ErrorKind::kNoKey, "the answer's Cred/ExpiredTime is not after its Cred/CurrentTime");
+  }
+  return {.credentials = {.access_key = std::string(answer.take("Cred/AccessKeyId").text()),
+                          .secret_key = answer.take("Cred/SecretAccessKey"),
+                          .session_token = answer.take("Cred/SessionToken")},
+          .name_node = std::string(answer.take("SfcsNameNodeAddress").text()),
+          .lifetime = end - now};
 }
 
 HttpResponse TrustedService::forward(HttpRequest request, const std::stop_token& stop) {

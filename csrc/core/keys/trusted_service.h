@@ -15,6 +15,13 @@
 
 namespace veturbo::keys {
 
+// What SFCS is entered with, for some time.
+struct SfcsCredentials {
+  Credentials credentials;
+  std::string name_node;
+  std::chrono::seconds lifetime;  // from the answer on; at least one
+};
+
 // The service beside a container that knows the keys and credentials of its pod. It speaks HTTP on a unix socket, and tells
 // requests apart by a header.
 //
@@ -41,6 +48,7 @@ class TrustedService {
   void ping(const std::stop_token& stop);
   crypto::DataKey data_key(const std::string& path, const std::stop_token& stop);
   Credentials kms_credentials(const std::stop_token& stop);
+  SfcsCredentials sfcs_credentials(const std::stop_token& stop);
 
   // Has a request to the KMS sent on by the service. Asked once: what is worth a retry, the KMS's client knows. Throws HttpError.
   HttpResponse forward(HttpRequest request, const std::stop_token& stop);

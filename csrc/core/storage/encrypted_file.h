@@ -21,6 +21,7 @@ class DecryptedFile final : public ReadableFile {
 
   ReadTraits traits() const override;
   MappedRegion map() const override;
+  std::vector<std::string> warnings() const override { return ciphertext_->warnings(); }
 
   // For those who decrypt elsewhere.
   ReadableFile& ciphertext() const { return *ciphertext_; }

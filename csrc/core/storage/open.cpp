@@ -5,9 +5,13 @@
 #include <string_view>
 
 #include "base/concat.h"
+#include "base/environment.h"
 #include "base/error.h"
 #include "storage/posix_readable_file.h"
 #include "storage/posix_writable_file.h"
+#include "storage/sfcs/mount.h"
+#include "storage/sfcs/sfcs_readable_file.h"
+#include "storage/sfcs/sfcs_writable_file.h"
 
 namespace veturbo::storage {
 
@@ -18,43 +22,48 @@ constexpr std::string_view kSchemeEnd = "://";
 struct Backend {
   std::string_view scheme;  // empty: a plain path
   bool is_local;            // what follows the scheme is a path of this machine
-  std::unique_ptr<ReadableFile> (*open_for_read)(const std::string& uri, std::string_view rest, const ReadOptions& options);
-  std::unique_ptr<WritableFile> (*open_for_write)(const std::string& uri, std::string_view rest, uint64_t size);
+  void (*prepare)(const std::string& rest, const std::stop_token& stop);  // null: there is nothing to wait for
+  std::unique_ptr<ReadableFile> (*open_for_read)(const std::string& uri, const std::string& rest, const ReadOptions& options);
+  std::unique_ptr<WritableFile> (*open_for_write)(const std::string& uri, const std::string& rest, uint64_t size);
 };
 
-std::unique_ptr<ReadableFile> open_posix_for_read(const std::string& uri, std::string_view rest, const ReadOptions& options) {
-  return PosixReadableFile::open(uri, std::string(rest), options.direct_io);
+std::unique_ptr<ReadableFile> open_posix_for_read(const std::string& uri, const std::string& rest, const ReadOptions& options) {
+  return PosixReadableFile::open(uri, rest, options.direct_io);
 }
 
-std::unique_ptr<WritableFile> open_posix_for_write(const std::string& uri, std::string_view rest, uint64_t size) {
-  return std::make_unique<PosixWritableFile>(uri, std::string(rest), size);
+std::unique_ptr<WritableFile> open_posix_for_write(const std::string& uri, const std::string& rest, uint64_t size) {
+  return std::make_unique<PosixWritableFile>(uri, rest, size);
+}
+
+std::unique_ptr<ReadableFile> open_sfcs_for_read(const std::string& uri, const std::string& rest, const ReadOptions&) {
+  return sfcs::SfcsReadableFile::open(uri, concat("/", rest));
+}
+
+std::unique_ptr<WritableFile> open_sfcs_for_write(const std::string& uri, const std::string& rest, uint64_t size) {
+  return std::make_unique<sfcs::SfcsWritableFile>(uri, concat("/", rest), size);
+}
+
+void prepare_sfcs(const std::string& rest, const std::stop_token& stop) {
+  sfcs::prepare(concat("/", rest), stop);
 }
 
 // The one table of storage back ends.
-constexpr std::array<Backend, 2> kBackends = {{
-    {"", true, open_posix_for_read, open_posix_for_write},
-    {"file", true, open_posix_for_read, open_posix_for_write},
+constexpr std::array<Backend, 3> kBackends = {{
+    {"", true, nullptr, open_posix_for_read, open_posix_for_write},
+    {"file", true, nullptr, open_posix_for_read, open_posix_for_write},
+    {"sfcs", false, prepare_sfcs, open_sfcs_for_read, open_sfcs_for_write},
 }};
 
 struct Target {
   const Backend* backend;
-  std::string_view rest;
+  std::string rest;
 };
 
-Target resolve(std::string_view uri) {
-  if (uri.find('\0') != std::string_view::npos) {
-    throw Error(ErrorKind::kInvalidArgument, "a path cannot contain a NUL byte").in_file(uri.substr(0, uri.find('\0')));
-  }
-  const size_t end = uri.find(kSchemeEnd);
-  const size_t slash = uri.find('/');
-  // Only what stands before the first slash can be a scheme: "a/b://c" is a path.
-  const bool has_scheme = end != std::string_view::npos && end > 0 && slash == end + 1;
-  const std::string_view scheme = has_scheme ? uri.substr(0, end) : std::string_view{};
-  const std::string_view rest = has_scheme ? uri.substr(end + kSchemeEnd.size()) : uri;
+const Backend& backend_of(std::string_view scheme, std::string_view uri) {
   std::string known;
   for (const Backend& backend : kBackends) {
     if (backend.scheme == scheme) {
-      return {&backend, rest};
+      return backend;
     }
     if (!backend.scheme.empty()) {
       known += concat(known.empty() ? "" : ", ", backend.scheme, kSchemeEnd);
@@ -63,6 +72,28 @@ Target resolve(std::string_view uri) {
   throw Error(ErrorKind::kInvalidArgument,
               concat("no storage back end for \"", scheme, kSchemeEnd, "\": give a path or one of ", known))
       .in_file(uri);
+}
+
+std::string absolute(std::string_view path) {
+  return std::filesystem::absolute(std::filesystem::path(path)).lexically_normal().string();
+}
+
+// Whether plain paths are those of SFCS, too: all but those in shared memory. What is local all the same has file:// before it.
+bool is_in_sfcs(std::string_view path) {
+  return !path.empty() && environment_variable("VETURBOIO_USE_SFCS_SDK") == "1" && !absolute(path).starts_with("/dev/shm/");
+}
+
+Target resolve(std::string_view uri) {
+  if (uri.find('\0') != std::string_view::npos) {
+    throw Error(ErrorKind::kInvalidArgument, "a path cannot contain a NUL byte").in_file(uri.substr(0, uri.find('\0')));
+  }
+  const size_t end = uri.find(kSchemeEnd);
+  const size_t slash = uri.find('/');
+  // Only what stands before the first slash can be a scheme: "a/b://c" is a path.
+  if (end != std::string_view::npos && end > 0 && slash == end + 1) {
+    return {&backend_of(uri.substr(0, end), uri), std::string(uri.substr(end + kSchemeEnd.size()))};
+  }
+  return is_in_sfcs(uri) ? Target{&backend_of("sfcs", uri), absolute(uri)} : Target{&backend_of("", uri), std::string(uri)};
 }
 
 }  // namespace
@@ -77,12 +108,28 @@ std::unique_ptr<WritableFile> open_for_write(const std::string& uri, uint64_t si
   return target.backend->open_for_write(uri, target.rest, size);
 }
 
+void prepare(const std::string& uri, const std::stop_token& stop) {
+  const Target target = resolve(uri);
+  if (target.backend->prepare == nullptr) {
+    return;
+  }
+  try {
+    target.backend->prepare(target.rest, stop);
+  } catch (Error& error) {
+    throw error.in_file(uri);
+  }
+}
+
 std::string absolute_uri(const std::string& uri) {
   const Target target = resolve(uri);
-  if (!target.backend->is_local) {
-    return uri;
+  if (target.backend->is_local) {
+    return absolute(target.rest);
   }
-  return std::filesystem::absolute(std::filesystem::path(target.rest)).lexically_normal().string();
+  return uri.find(kSchemeEnd) == std::string::npos ? target.rest : uri;
+}
+
+bool is_local(const std::string& uri) {
+  return resolve(uri).backend->is_local;
 }
 
 }  // namespace veturbo::storage

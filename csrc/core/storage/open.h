@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "storage/readable_file.h"
@@ -16,14 +17,22 @@ struct ReadOptions {
   DirectIo direct_io = DirectIo::kAuto;
 };
 
-// A uri is a path or SCHEME://REST. Throws Error(kInvalidArgument) for a scheme that no back end serves, Error(kIo) as the back
-// end has it.
+// A uri is a path or SCHEME://REST. With VETURBOIO_USE_SFCS_SDK=1 a path is one of SFCS, unless it is in /dev/shm. Throws
+// Error(kInvalidArgument) for a scheme that no back end serves, Error(kIo) as the back end has it.
 std::unique_ptr<ReadableFile> open_for_read(const std::string& uri, const ReadOptions& options);
 
 // `size` is what will be written in all; 0 when it is not known.
 std::unique_ptr<WritableFile> open_for_write(const std::string& uri, uint64_t size);
 
-// The same file by a name that does not depend on the working directory: without file://, as a local path; others as they are.
+// Does what may take minutes before the file can be opened: asking for credentials. Throws as open_for_read(), and Error(kCancelled) soon
+// after `stop` was requested.
+void prepare(const std::string& uri, const std::stop_token& stop);
+
+// The same file by a name that does not depend on the working directory: without file://, as a path; others as they are.
 std::string absolute_uri(const std::string& uri);
+
+// Whether the file is on this machine or where the operating system sees it, so that other programs and libraries reach it by its
+// path.
+bool is_local(const std::string& uri);
 
 }  // namespace veturbo::storage

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/mapped_region.h"
 
@@ -30,6 +31,9 @@ class ReadableFile {
   const std::string& uri() const { return uri_; }
   uint64_t size() const { return size_; }
   virtual ReadTraits traits() const = 0;
+
+  // What those who wait for its bytes should know, one sentence each, so far.
+  virtual std::vector<std::string> warnings() const { return {}; }
 
   // Fills `out` with the bytes from `offset` on: all of them, or an Error that names uri and offset.
   void read_at(uint64_t offset, std::span<std::byte> out);

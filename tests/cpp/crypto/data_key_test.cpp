@@ -23,6 +23,16 @@ TEST(DataKey, OfAnotherLengthIsRefusedByName) {
   EXPECT_EQ(veturbo::testing::error_of([] { make(32, 12); }).message(), "VETURBOIO_IV has 12 bytes: AES-CTR takes 16");
 }
 
+TEST(Secret, GrowsByWhatIsAppended) {
+  Secret secret;
+  std::string expected;
+  for (int i = 0; i < 1000; ++i) {
+    secret.append("piece");
+    expected += "piece";
+  }
+  EXPECT_EQ(secret.text(), expected);
+}
+
 TEST(Secret, IsGoneFromWhereItWasMovedFrom) {
   Secret first(std::string_view("secret"));
   Secret second(std::move(first));

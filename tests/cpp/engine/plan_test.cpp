@@ -118,8 +118,9 @@ TEST(NumThreads, AreNeverMoreThanChunksAndDefaultToWhatPays) {
   EXPECT_EQ(choose_num_threads(0, Plan{}, 6), 1);
   // Small chunks are those of a storage far away, where many readers pay for little.
   const std::vector<FileRange> medium = {{0, uint64_t{16} << 20}};
-  EXPECT_EQ(choose_num_threads(0, make_plan(medium, {.chunk_size = uint64_t{4} << 20}), 32), 2);
-  EXPECT_EQ(choose_num_threads(0, make_plan(medium, {.chunk_size = uint64_t{1} << 20}), 32), 8);
+  EXPECT_EQ(choose_num_threads(0, make_plan(medium, {.chunk_size = uint64_t{16} << 20}), 32), 1);
+  EXPECT_EQ(choose_num_threads(0, make_plan(medium, {.chunk_size = uint64_t{4} << 20}), 32), 4);
+  EXPECT_EQ(choose_num_threads(0, make_plan(medium, {.chunk_size = uint64_t{1} << 20}), 32), 16);
   // One worker a run.
   EXPECT_EQ(choose_num_threads(0, make_plan(large, {.chunk_size = uint64_t{4} << 20, .run_size = uint64_t{512} << 20}), 6), 2);
 }

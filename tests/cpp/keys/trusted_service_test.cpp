@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
 #include "testing/environment.h"
 #include "testing/errors.h"
 #include "testing/temporary_directory.h"
@@ -28,6 +33,30 @@ class TrustedServiceTest : public ::testing::Test {
   std::string failure_of(const std::string& body) {
     const UnixServer server(socket_, http_answer(200, body));
     const std::string message = error_of([this] { service().data_key("/model", {}); }).message();
+    std::filesystem::remove(socket_);
+    return message;
+  }
+
+  // An answer to sfcs-sts in which all is well, but for what the test changes.
+  static std::string sfcs_answer(const std::map<std::string, std::string>& changes = {}) {
+    std::map<std::string, std::string> values{{"CurrentTime", "2024-05-06T07:08:09+08:00"},
+                                              {"ExpiredTime", "2024-05-06T08:08:09+08:00"},
+                                              {"AccessKeyId", "an access key"},
+                                              {"SecretAccessKey", "a secret key"},
+                                              {"SessionToken", "a token"},
+                                              {"SfcsNameNodeAddress", "10.0.0.1:65212"}};
+    for (const auto& [name, value] : changes) {
+      values[name] = value;
+    }
+    std::string fields;
+    for (const char* const name : {"CurrentTime", "ExpiredTime", "AccessKeyId", "SecretAccessKey", "SessionToken"}) {
+      fields += (fields.empty() ? "\"" : ", \"") + std::string(name) + "\": \"" + values[name] + "\"";
+    }
+    return "{\"Cred\": {" + fields + "}, \"SfcsNameNodeAddress\": \"" + values["SfcsNameNodeAddress"] + "\"}";
+  }
+  std::string sfcs_failure_of(const std::map<std::string, std::string>& changes) {
+    const UnixServer server(socket_, http_answer(200, sfcs_answer(changes)));
+    const std::string message = error_of([this] { service().sfcs_credentials({}); }).message();
     std::filesystem::remove(socket_);
     return message;
   }
@@ -94,6 +123,37 @@ TEST_F(TrustedServiceTest, TellsWhatIsWrongWithAnAnswerAndNotWhatIsInIt) {
   EXPECT_EQ(failure_of(R"({"Key": "MDEyMzQ1Njc4OWFiY2RlZg=="})"), "the answer has no IV");
   EXPECT_EQ(failure_of(R"({"Key": "MDEyMzQ1Njc4OWFiY2RlZg==", "IV": "c2VjcmV0"})"),
             "the answer's IV has 6 bytes: AES-CTR takes 16");
+}
+
+TEST_F(TrustedServiceTest, LendsCredentialsForSfcs) {
+  const UnixServer server(socket_, http_answer(200, sfcs_answer()));
+  const SfcsCredentials lent = service().sfcs_credentials({});
+  EXPECT_EQ(lent.credentials.access_key, "an access key");
+  EXPECT_EQ(lent.credentials.secret_key.text(), "a secret key");
+  EXPECT_EQ(lent.credentials.session_token.text(), "a token");
+  EXPECT_EQ(lent.name_node, "10.0.0.1:65212");
+  EXPECT_EQ(lent.lifetime, std::chrono::seconds(3600));
+  EXPECT_EQ(server.request(),
+            (std::vector<std::string>{"Accept: */*", "GET / HTTP/1.1", "Host: localhost", "X-Datapipe-Task-Type: sfcs-sts"}));
+}
+
+TEST_F(TrustedServiceTest, CountsTheLifeOfItsCredentialsByItsOwnClock) {
+  const UnixServer server(
+      socket_,
+      http_answer(200, sfcs_answer({{"CurrentTime", "1999-12-31T23:59:58.75Z"}, {"ExpiredTime", "2000-01-01T08:00:00+08:00"}})));
+  EXPECT_EQ(service().sfcs_credentials({}).lifetime, std::chrono::seconds(2));
+}
+
+TEST_F(TrustedServiceTest, TellsWhatTheCredentialsForSfcsLack) {
+  for (const std::string name : {"CurrentTime", "ExpiredTime", "AccessKeyId", "SecretAccessKey", "SessionToken"}) {
+    EXPECT_EQ(sfcs_failure_of({{name, ""}}), "the answer has no Cred/" + name);
+  }
+  EXPECT_EQ(sfcs_failure_of({{"SfcsNameNodeAddress", ""}}), "the answer has no SfcsNameNodeAddress");
+  EXPECT_EQ(sfcs_failure_of({{"CurrentTime", "noon"}}), "the answer's Cred/CurrentTime is not a time");
+  EXPECT_EQ(sfcs_failure_of({{"ExpiredTime", "1709251199"}}), "the answer's Cred/ExpiredTime is not a time");
+  for (const std::string time : {"2024-05-06T07:08:09+08:00", "2024-05-06T07:08:08+08:00"}) {
+    EXPECT_EQ(sfcs_failure_of({{"ExpiredTime", time}}), "the answer's Cred/ExpiredTime is not after its Cred/CurrentTime");
+  }
 }
 
 TEST_F(TrustedServiceTest, PingsUntilItIsPong) {

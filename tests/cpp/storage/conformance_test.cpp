@@ -13,6 +13,7 @@
 #include "storage/open.h"
 #include "testing/errors.h"
 #include "testing/memory_files.h"
+#include "testing/sfcs_cluster.h"
 #include "testing/temporary_directory.h"
 
 namespace veturbo::storage {
@@ -246,7 +247,7 @@ TEST_P(Conformance, MapsTheFileWhereItSaysSo) {
 TEST(Uris, OfNoKnownBackEndAreRefused) {
   const Error error = testing::error_of([] { open_for_read("tape://reel/1", {}); });
   EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
-  EXPECT_STREQ(error.what(), "tape://reel/1: no storage back end for \"tape://\": give a path or one of file://");
+  EXPECT_STREQ(error.what(), "tape://reel/1: no storage back end for \"tape://\": give a path or one of file://, sfcs://");
 }
 
 TEST(Uris, WithANulByteAreRefused) {
@@ -267,17 +268,22 @@ TEST(Uris, OfLocalFilesHaveAnAbsolutePath) {
   EXPECT_EQ(absolute_uri("file:///a/model"), "/a/model");
 }
 
+// A file of zeros and of `end` after them that takes little space.
+void write_sparse(const std::string& path, uint64_t size, std::span<const std::byte> end) {
+  testing::write_text(path, "");
+  std::filesystem::resize_file(path, size - end.size());
+  std::ofstream(path, std::ios::binary | std::ios::app)
+      .write(reinterpret_cast<const char*>(end.data()), static_cast<std::streamsize>(end.size()));
+}
+
 class PosixPlace : public Place {
  public:
-  explicit PosixPlace(std::string prefix) : prefix_(std::move(prefix)) {}
+  explicit PosixPlace(std::string prefix = "") : prefix_(std::move(prefix)) {}
 
   std::string uri(const std::string& name) const override { return prefix_ + directory_ / name; }
   size_t num_files() const override { return directory_.names().size(); }
   bool make_sparse(const std::string& name, uint64_t size, std::span<const std::byte> end) const override {
-    testing::write_text(directory_ / name, "");
-    std::filesystem::resize_file(directory_ / name, size - end.size());
-    std::ofstream(directory_ / name, std::ios::binary | std::ios::app)
-        .write(reinterpret_cast<const char*>(end.data()), static_cast<std::streamsize>(end.size()));
+    write_sparse(directory_ / name, size, end);
     return true;
   }
 
@@ -286,16 +292,34 @@ class PosixPlace : public Place {
   std::string prefix_;
 };
 
-// Encrypted files over a back end: what is written through one comes back through the other.
-class EncryptedPlace final : public PosixPlace {
+class SfcsPlace : public Place {
  public:
-  explicit EncryptedPlace(std::string header) : PosixPlace(""), header_(std::move(header)) {}
+  std::string uri(const std::string& name) const override { return "sfcs:/" + folder_ + "/" + name; }
+  size_t num_files() const override {
+    const auto all = std::filesystem::recursive_directory_iterator(cluster_.files() + folder_);
+    return static_cast<size_t>(std::distance(begin(all), end(all)));
+  }
+  bool make_sparse(const std::string& name, uint64_t size, std::span<const std::byte> end) const override {
+    write_sparse(cluster_.files() + folder_ + "/" + name, size, end);
+    return true;
+  }
+
+ private:
+  testing::SfcsCluster& cluster_ = testing::SfcsCluster::get();
+  std::string folder_ = cluster_.make_folder();
+};
+
+// Encrypted files over a back end: what is written through one comes back through the other.
+template <typename Ciphertext>
+class EncryptedPlace final : public Ciphertext {
+ public:
+  explicit EncryptedPlace(std::string header) : header_(std::move(header)) {}
 
   std::unique_ptr<ReadableFile> open(const std::string& name) const override {
-    return std::make_unique<DecryptedFile>(PosixPlace::open(name), header_.size(), keystream_);
+    return std::make_unique<DecryptedFile>(Ciphertext::open(name), header_.size(), keystream_);
   }
   std::unique_ptr<WritableFile> create(const std::string& name, uint64_t size) const override {
-    return std::make_unique<EncryptedFile>(PosixPlace::create(name, header_.size() + size), header_, keystream_, "");
+    return std::make_unique<EncryptedFile>(Ciphertext::create(name, header_.size() + size), header_, keystream_, "");
   }
   bool make_sparse(const std::string&, uint64_t, std::span<const std::byte>) const override { return false; }
 
@@ -305,12 +329,21 @@ class EncryptedPlace final : public PosixPlace {
       crypto::make_keystream(crypto::make_data_key(Secret(pattern(32)), pattern(16), "key", "iv"));
 };
 
+template <typename PlaceType, typename... Args>
+std::function<std::unique_ptr<Place>()> maker(Args... args) {
+  return [args...] { return std::make_unique<PlaceType>(args...); };
+}
+
+const std::string kHeader(262'144, 'h');
+
 INSTANTIATE_TEST_SUITE_P(Backends, Conformance,
-                         ::testing::Values(Backend{"Posix", [] { return std::make_unique<PosixPlace>(""); }},
-                                           Backend{"PosixUri", [] { return std::make_unique<PosixPlace>("file://"); }},
-                                           Backend{"Encrypted", [] { return std::make_unique<EncryptedPlace>(""); }},
-                                           Backend{"EncryptedWithHeader",
-                                                   [] { return std::make_unique<EncryptedPlace>(std::string(262'144, 'h')); }}),
+                         ::testing::Values(Backend{"Posix", maker<PosixPlace>("")},
+                                           Backend{"PosixUri", maker<PosixPlace>("file://")},
+                                           Backend{"Encrypted", maker<EncryptedPlace<PosixPlace>>("")},
+                                           Backend{"EncryptedWithHeader", maker<EncryptedPlace<PosixPlace>>(kHeader)},
+                                           Backend{"Sfcs", maker<SfcsPlace>()},
+                                           Backend{"EncryptedSfcs", maker<EncryptedPlace<SfcsPlace>>("")},
+                                           Backend{"EncryptedSfcsWithHeader", maker<EncryptedPlace<SfcsPlace>>(kHeader)}),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -59,7 +59,7 @@ int cfsHSync(cfsFS, cfsFile);
 cfsFileInfo* cfsGetPathInfo(cfsFS, const char* path);
 void cfsFreeFileInfo(cfsFileInfo*, int count);
 int cfsDelete(cfsFS, const char* path, int recursive);
-int cfsRename2(cfsFS, const char* from, const char* to);  // replaces `to`
+int cfsRename2(cfsFS, const char* from, const char* to);                    // replaces `to`
 int cfsConcat(cfsFS, const char* target, const char** sources, int count);  // appends the sources, and removes them
 int cfsCreateDirectory(cfsFS, const char* path);                            // and its parents
 tOffset cfsGetDefaultBlockSize(cfsFS);

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "storage/sfcs/mount.h"
+
+namespace veturbo::storage::sfcs {
+
+// A file that is being written, from its beginning on, by one thread at a time.
+class Part {
+ public:
+  // Creates the file, or empties the one that is there. While it is open nobody else can open it for writing.
+  Part(Mount::User& mount, Retries& retries, std::string path);
+
+  const std::string& path() const { return path_; }
+  uint64_t size() const { return size_; }
+  bool is_open() const { return static_cast<bool>(handle_); }
+  // Writes all of `bytes`. Where a write fails for the moment, the file tells how much of it has arrived, and the rest is
+  // appended.
+  void append(std::span<const std::byte> bytes);
+  // Makes the file durable and closes it. A close that fails means that the data may not be there, so there is no second try.
+  void close();
+
+ private:
+  size_t write_some(std::span<const std::byte> bytes) const;
+  size_t reopen(uint64_t most);
+
+  Mount::User& mount_;
+  Retries& retries_;
+  std::string path_;
+  uint64_t size_ = 0;
+  Handle handle_;
+};
+
+}  // namespace veturbo::storage::sfcs

@@ -1,4 +1,4 @@
-"""Keys of encrypted files, found before the files are opened."""
+"""What files need before they are opened: their keys, and the credentials of their storage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from veturboio._arguments import FilePath, operator_path
 from veturboio._errors import python_errors
+from veturboio._files import is_local
 from veturboio._jobs import finish
 from veturboio._library import ops
 
@@ -34,7 +35,7 @@ def is_switched_on() -> bool:
 def _search(start: Any, file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
     if use_cipher is not None and not isinstance(use_cipher, bool):
         raise TypeError(f"use_cipher must be a bool or None, not {type(use_cipher).__name__}")
-    if use_cipher is None and key is None and iv is None and not is_switched_on():
+    if use_cipher is None and key is None and iv is None and not is_switched_on() and is_local(file):
         return None  # the operators would say so too, only later
     path = operator_path(file)
     with python_errors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -28,3 +29,9 @@ def finish(job: Any, on_progress: Callable[[int, int], None] | None = None) -> A
         raise
     with python_errors():
         return job.result()
+
+
+def warn(texts: list[str], stacklevel: int) -> None:
+    """Tells users what the storage could not do, or not at once. `stacklevel` as in warnings.warn, counted from the caller."""
+    for text in texts:
+        warnings.warn(text, stacklevel=stacklevel)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from multiprocessing.shared_memory import SharedMemory
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -20,12 +18,12 @@ from veturboio._arguments import (
     thread_count,
 )
 from veturboio._cipher import Bytes, find_cipher
-from veturboio._errors import FileFormatError, TorchFileError, python_errors, torch_file_errors
-from veturboio._file_objects import ReadableFileObject
+from veturboio._errors import FileFormatError, TorchFileError, python_errors
 from veturboio._io_helper import IOHelper, native_helper
-from veturboio._jobs import finish
+from veturboio._jobs import finish, warn
 from veturboio._library import ops
 from veturboio._shared_tensors import aliases, same_view
+from veturboio._torch_files import load_torch_file
 
 
 def load(
@@ -47,7 +45,7 @@ def load(
     """Loads all tensors of a safetensors file, or whatever a file of torch.save holds.
 
     Args:
-        file: A path, or a file:// uri.
+        file: A path, or a uri: file://PATH, sfcs://PATH.
         map_location: The device that the tensors go to. An int is an index among the accelerators.
         enable_fast_mode: False reads with one thread, through the page cache, by way of pageable memory: the way out on a file
             system that misbehaves. It overrides num_thread, use_direct_io, use_pinmem and mmap.
@@ -76,6 +74,9 @@ def load(
         ValueError: An argument cannot be, or state_dict does not match (every mismatch is listed).
         CipherKeyError: Nobody has the file's key (each source is listed with its reason), or the key is wrong.
         MemoryError: The tensors do not fit.
+
+    Warns:
+        UserWarning: Calls to the storage failed and were made again, or it was read by fewer readers than it might have been.
     """
     device = target_device(map_location)
     num_threads = thread_count(num_thread)
@@ -95,12 +96,13 @@ def load(
         with python_errors():
             job = ops.start_load(operator_path(file), device, mmap=mmap, **options)
         tensors: dict[str, Any] = finish(job)
+        warn(job.warnings(), stacklevel=3)
         for dropped, kept in aliases(job.metadata(), tensors).items():
             tensors[dropped] = tensors[kept]
         return tensors
     except TorchFileError:
         pass
-    loaded = _load_torch_file(file, device, options["cipher"], mmap=mmap, weights_only=weights_only)
+    loaded = load_torch_file(file, device, options["cipher"], mmap=mmap, weights_only=weights_only)
     if state_dict is None:
         return cast(dict[str, Any], loaded)
     return _copy_into(state_dict, loaded, file)
@@ -119,7 +121,7 @@ def load_to_shmem(
     """Reads a whole file, of any format, into shared memory that other processes can attach to by its name.
 
     Args:
-        file: A path, or a file:// uri.
+        file: A path, or a uri: file://PATH, sfcs://PATH.
         num_thread, use_direct_io, use_cipher, key, iv: As for load(). The shared memory holds what is encrypted in the file.
         helper: Accepted as load() does; not needed here.
 
@@ -145,6 +147,7 @@ def load_to_shmem(
                 buffer, path, num_threads=num_threads, use_direct_io=use_direct_io, helper=native, cipher=cipher
             )
         finish(job)
+        warn(job.warnings(), stacklevel=3)
     except BaseException:
         memory.unlink()
         raise
@@ -169,24 +172,9 @@ def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dic
     with python_errors():
         job = ops.start_load_(targets, path, **options)
     finish(job)
+    warn(job.warnings(), stacklevel=4)
     _copy_all(copies)
     return state_dict
-
-
-def _load_torch_file(file: FilePath, device: torch.device, cipher: Any, *, mmap: bool, weights_only: bool) -> Any:
-    path = local_path(file)
-    with torch_file_errors(path):
-        if cipher is not None:
-            with python_errors():
-                reader = torch.classes.veturbo.FileReader(operator_path(file), cipher)
-            # Buffered, since unpickling reads a few bytes at a time; what is larger than the buffer goes past it.
-            decrypted = io.BufferedReader(ReadableFileObject(reader), buffer_size=1 << 16)
-            return torch.load(decrypted, map_location=device, mmap=False, weights_only=weights_only)
-        if not path.endswith(".safetensors"):
-            return torch.load(path, map_location=device, mmap=mmap or None, weights_only=weights_only)
-        # torch.load takes a path with this ending for what it says, whatever is in the file.
-        with Path(path).open("rb") as source:
-            return torch.load(source, map_location=device, mmap=False, weights_only=weights_only)
 
 
 def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, file: FilePath) -> dict[str, torch.Tensor]:

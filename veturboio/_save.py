@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
@@ -14,7 +13,7 @@ from veturboio._cipher import Bytes, make_cipher
 from veturboio._errors import python_errors
 from veturboio._file_objects import WritableFileObject
 from veturboio._io_helper import IOHelper, native_helper
-from veturboio._jobs import finish
+from veturboio._jobs import finish, warn
 from veturboio._library import ops
 from veturboio._shared_tensors import overlapping, split_into_views
 
@@ -40,7 +39,7 @@ def save_file(
 
     Args:
         state_dict: Names and tensors, on any devices. It is not changed; the tensors must not be while they are saved.
-        file: A path, or a file:// uri.
+        file: A path, or a uri: file://PATH, sfcs://PATH.
         force_contiguous: Save non-contiguous tensors as contiguous ones; False refuses them.
         force_save_shared_tensor: Of tensors that are the same view of the same memory save one, and note the others' names in the
             metadata, from which load() restores them. Without this or the next, tensors that share memory are refused.
@@ -138,7 +137,7 @@ def save_pt(
         raise
     with python_errors():
         warning_texts = writer.commit()
-    _warn_of(warning_texts, stacklevel=3)
+    warn(warning_texts, stacklevel=3)
 
 
 def write_file(
@@ -176,7 +175,7 @@ def write_file(
             helper=native,
             cipher=cipher,
         )
-    _warn_of(finish(job, on_progress), stacklevel=4)
+    warn(finish(job, on_progress), stacklevel=4)
 
 
 def _plain_tensors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -245,8 +244,3 @@ def _with_aliases(metadata: dict[str, str] | None, dropped: dict[str, str]) -> d
                 "Rename one of them"
             )
     return texts
-
-
-def _warn_of(texts: list[str], stacklevel: int) -> None:
-    for text in texts:
-        warnings.warn(text, stacklevel=stacklevel)

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
-from veturboio._arguments import local_path, operator_path
+from veturboio._arguments import operator_path
 from veturboio._cipher import find_cipher, make_cipher
 from veturboio._errors import CipherKeyError, FileFormatError, TorchFileError, python_errors
+from veturboio._files import exists
 from veturboio._library import ops
 from veturboio._progress import progress_bar
 
-_PIECE_BYTES = 8 << 20
+_PIECE_BYTES = 64 << 20  # read by several threads
 _HEADER_BYTES = 262144
 _HEADER_VARIABLE = "VETURBOIO_CIPHER_HEADER"
 
@@ -191,7 +192,7 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _refuse_existing(options: argparse.Namespace) -> None:
-    if not options.overwrite and Path(local_path(options.output)).exists():
+    if not options.overwrite and exists(options.output):
         raise CipherError(f"{options.output} exists: pass --overwrite to replace it")
 
 
@@ -290,7 +291,7 @@ def _copy(options: argparse.Namespace, input_cipher: Any, output_cipher: Any, wh
         # Nothing to discard where Ctrl-C came during the commit, which does not stop for it: then the output is there, whole.
         writer.discard()
         raise
-    for warning in warnings:
+    for warning in [*reader.warnings(), *warnings]:
         _complain(f"warning: {warning}")
     _say(f"{options.input} -> {options.output}: {what}, {size / 1e9:.3f} GB in {time.monotonic() - started:.1f} s")
 

@@ -11,7 +11,6 @@ import sys
 import time
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +18,12 @@ import torch
 import veturboio
 from veturboio._arguments import local_path
 from veturboio._cipher import is_switched_on
-from veturboio._errors import FileFormatError, torch_file_errors
+from veturboio._errors import FileFormatError, python_errors, torch_file_errors
+from veturboio._files import exists, is_local
 from veturboio._library import ops
 from veturboio._progress import progress_bar
 from veturboio._save import write_file
+from veturboio._torch_files import load_torch_file
 
 # Where training frameworks put the weights in their checkpoints, the likeliest first.
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _convert(options: argparse.Namespace) -> None:
     started = time.monotonic()
-    if not options.overwrite and not options.dry_run and Path(options.output).exists():
+    if not options.overwrite and not options.dry_run and exists(options.output):
         raise ConvertError(f"{options.output} exists: pass --overwrite to replace it")
     state_dict = _read(options.input)
     if options.enable_to_valid_state_dict:
@@ -108,6 +109,9 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _read(file: str) -> Any:
+    if not is_local(file):
+        _refuse_safetensors(file)
+        return load_torch_file(file, torch.device("cpu"), None, mmap=False, weights_only=True)
     if not zipfile.is_zipfile(file):  # raises nothing for a file that is missing
         _refuse_safetensors(file)
     with torch_file_errors(file):
@@ -116,8 +120,8 @@ def _read(file: str) -> Any:
 
 
 def _refuse_safetensors(file: str) -> None:
-    with Path(file).open("rb"):  # for Python's own errors
-        pass
+    with python_errors():
+        ops.file_size(file)  # raises what open() would
     try:
         ops.list_tensors(file)
     except (RuntimeError, ValueError):
@@ -181,8 +185,8 @@ def _check(state_dict: Any) -> None:
 
 
 def _validate(expected: Mapping[str, torch.Tensor], file: str, *, use_direct_io: bool) -> None:
-    # An encrypted file cannot be mapped: that is one more copy of the model.
-    mapped = not use_direct_io and not is_switched_on()
+    # A file that is encrypted or far away cannot be mapped: that is one more copy of the model.
+    mapped = not use_direct_io and not is_switched_on() and is_local(file)
     found = veturboio.load(file, mmap=mapped, use_direct_io=use_direct_io or None)
     if found.keys() != expected.keys():
         differing = sorted(map(str, found.keys() ^ expected.keys()))

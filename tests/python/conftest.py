@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from sfcs_cluster import cluster, sfcs  # noqa: F401 (fixtures)
 
 # The same examples on every run: a failure is there again when someone looks at it.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=60)

@@ -1,0 +1,68 @@
+"""Files of torch.save, which PyTorch itself reads."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from veturboio._arguments import FilePath, local_path, operator_path
+from veturboio._errors import python_errors, torch_file_errors
+from veturboio._file_objects import ReadableFileObject
+from veturboio._files import is_local
+from veturboio._jobs import finish, warn
+from veturboio._library import ops
+
+
+def load_torch_file(file: FilePath, device: torch.device, cipher: Any, *, mmap: bool, weights_only: bool) -> Any:
+    """What torch.load makes of a file, wherever it is and however it is encrypted.
+
+    Raises:
+        FileFormatError: The file is damaged.
+        OSError: It cannot be read.
+        And what torch.load raises of a good file.
+    """
+    path = local_path(file)
+    with torch_file_errors(path):
+        if not is_local(file):
+            # As a whole first, by many readers: PyTorch asks for a little at a time, and each answer takes milliseconds.
+            with _in_memory(file, cipher) as copy:
+                return torch.load(copy, map_location=device, mmap=zipfile.is_zipfile(copy), weights_only=weights_only)
+        if cipher is not None:
+            with python_errors():
+                reader = torch.classes.veturbo.FileReader(operator_path(file), cipher)
+            # Buffered, since unpickling reads a few bytes at a time; what is larger than the buffer goes past it.
+            decrypted = io.BufferedReader(ReadableFileObject(reader), buffer_size=1 << 16)
+            return torch.load(decrypted, map_location=device, mmap=False, weights_only=weights_only)
+        if not path.endswith(".safetensors"):
+            return torch.load(path, map_location=device, mmap=mmap or None, weights_only=weights_only)
+        # torch.load takes a path with this ending for what it says, whatever is in the file.
+        with Path(path).open("rb") as source:
+            return torch.load(source, map_location=device, mmap=False, weights_only=weights_only)
+
+
+@contextmanager
+def _in_memory(file: FilePath, cipher: Any) -> Iterator[str]:
+    """The path of a copy in memory, which lives as long as anybody has it open or mapped."""
+    path = operator_path(file)
+    with python_errors():
+        size = ops.file_size(path, cipher)
+    descriptor = os.memfd_create("veturboio")
+    try:
+        os.ftruncate(descriptor, size)
+        with mmap.mmap(descriptor, size) as mapping:
+            with python_errors():
+                job = ops.start_read_(torch.frombuffer(mapping, dtype=torch.uint8), path, cipher=cipher)
+            finish(job)
+            warn(job.warnings(), stacklevel=6)
+            del job  # it holds the memory, which is then unmapped
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

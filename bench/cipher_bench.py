@@ -138,7 +138,7 @@ def _run_step(action: str, bits: int, source: str, target: str) -> dict[str, Any
     tensors: dict[str, torch.Tensor] = {}
     if action == "save":
         tensors = veturboio.load(source, **_cipher(bits))
-    touch_fresh_memory(source)
+    touch_fresh_memory(Path(source).stat().st_size)
     start = time.perf_counter()
     if action == "save":
         veturboio.save_file(tensors, target, **_cipher(bits))

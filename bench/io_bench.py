@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from measure import LOAD_MODES, BenchError, Load, Result, compare, data_file, exit_on_signals, format_row
+from measure import LOAD_MODES, OWN_MODES, BenchError, Load, Result, compare, data_file, exit_on_signals, format_row
 from model_files import Model, llama, single
+from veturboio._files import is_local
 
 
 def main() -> int:
@@ -45,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Measures how long loading a model takes. Each measurement is a process of its own, the loaders take turns, "
         "and the table shows medians. Every run checks that all loaders gave the same bytes, by a checksum over all of them.",
-        epilog="Data files that are missing are written first and removed afterwards; those that are there are used and stay.",
+        epilog="Data files that are missing are written first and removed afterwards; those that are "
+        "there, or not on this machine, stay.",
     )
     add = parser.add_argument
     add("--begin", type=float, default=1, metavar="GIB", help="smallest size of the model in GiB (default: %(default)s)")
@@ -57,16 +59,21 @@ def _parser() -> argparse.ArgumentParser:
         help="single: one float32 tensor of each size; llama: 201 bfloat16 tensors with the shapes of TinyLlama-1.1B, 2.2 GB, "
         "whatever --begin and --end say (default: %(default)s)",
     )
-    add("--base_dir", type=Path, default=Path("/dev/shm"), metavar="DIR", help="where the data files are (default: %(default)s)")
+    add(
+        "--base_dir",
+        default="/dev/shm",
+        metavar="DIR",
+        help="where the data files are: a folder, or sfcs://FOLDER (default: %(default)s)",
+    )
     add("--fs_name", default="shm", metavar="NAME", help="what the table calls the file system there (default: %(default)s)")
     add("--gen_data", action="store_true", help="only write the data files, to be used by later runs; measure nothing")
     add(
         "--load_mode",
         nargs="+",
-        default=["veturboio", "torch"],
         metavar="MODE",
         help=f"what to measure, any of {', '.join(LOAD_MODES)}, separated by blanks or commas. limit is no loader but bench/"
-        "limit.cpp: threads that read the file into fresh huge pages, on the CPU (default: veturboio torch)",
+        "limit.cpp: threads that read the file into fresh huge pages, on the CPU; one_reader is veturboio with one thread "
+        "(default: veturboio torch; where the files are not on this machine, which only these two read: veturboio one_reader)",
     )
     add("--map_location", default="cpu", metavar="DEVICE", help="where the tensors go: cpu, cuda:0, ... (default: %(default)s)")
     add(
@@ -89,10 +96,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load_modes(options: argparse.Namespace) -> list[str]:
     """Checks the options that argparse cannot."""
-    modes = [mode for word in options.load_mode for mode in word.split(",") if mode]
+    local = is_local(options.base_dir)
+    words = options.load_mode or (["veturboio", "torch"] if local else OWN_MODES)
+    modes = [mode for word in words for mode in word.split(",") if mode]
     unknown = [mode for mode in modes if mode not in LOAD_MODES]
     if unknown or not modes:
         raise ValueError(f"--load_mode: {', '.join(unknown) or 'nothing'} is none of {', '.join(LOAD_MODES)}")
+    if not local and not set(modes) <= set(OWN_MODES):
+        raise ValueError(f"--load_mode: what is in {options.base_dir} is read by {' and '.join(OWN_MODES)} only")
     if "limit" in modes and options.map_location != "cpu":
         raise ValueError("--load_mode limit measures the CPU only: leave it out, or --map_location")
     if not 0 < options.begin <= options.end:
@@ -127,7 +138,7 @@ def _bench(options: argparse.Namespace, modes: list[str]) -> None:
     rows: list[tuple[int, dict[str, Result]]] = []
     for model in _models(options):
         with model.written(options.base_dir):
-            results = compare([_load(options, mode, options.base_dir / model.name) for mode in modes], options.repeat)
+            results = compare([_load(options, mode, model) for mode in modes], options.repeat)
         cells = [options.fs_name, str(model.nbytes), *(f"{results[mode].returned:.3f}" for mode in modes)]
         if options.touch:
             cells += [f"{results[mode].touched:.3f}" for mode in modes]
@@ -139,10 +150,11 @@ def _bench(options: argparse.Namespace, modes: list[str]) -> None:
         options.json.write_text(json.dumps(_report(options, rows), indent=2) + "\n")
 
 
-def _load(options: argparse.Namespace, mode: str, stem: Path) -> Load:
+def _load(options: argparse.Namespace, mode: str, model: Model) -> Load:
     return Load(
         mode=mode,
-        file=str(data_file(stem, mode)),
+        file=data_file(f"{options.base_dir}/{model.name}", mode),
+        nbytes=model.nbytes,
         map_location=options.map_location,
         num_thread=options.num_thread,
         use_pinmem=options.use_pinmem,

@@ -20,7 +20,8 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 _BUILD = _HERE.parent / "build" / "bench"
 
-LOAD_MODES = ("veturboio", "torch", "safetensors", "limit")
+LOAD_MODES = ("veturboio", "one_reader", "torch", "safetensors", "limit")
+OWN_MODES = ("veturboio", "one_reader")  # which read from every storage
 
 
 class BenchError(Exception):
@@ -29,10 +30,12 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """One load of one file. `mode` is one of LOAD_MODES; the other fields are veturboio.load's arguments."""
+    """One load of one file, whose tensors have `nbytes`. `mode` is one of LOAD_MODES; the other fields are veturboio.load's
+    arguments."""
 
     mode: str
     file: str
+    nbytes: int
     map_location: str = "cpu"
     num_thread: int | None = None
     use_pinmem: bool = False
@@ -66,9 +69,9 @@ class Result:
         return statistics.median(timing.touched for timing in self.timings)
 
 
-def data_file(stem: Path, mode: str) -> Path:
+def data_file(stem: str, mode: str) -> str:
     """The file that a mode loads, of those that hold the same model: stem.safetensors or stem.pt."""
-    return stem.with_name(stem.name + (".pt" if mode == "torch" else ".safetensors"))
+    return stem + (".pt" if mode == "torch" else ".safetensors")
 
 
 def compare(loads: Sequence[Load], repeat: int) -> dict[str, Result]:
@@ -97,14 +100,14 @@ def format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def touch_fresh_memory(file: str) -> None:
-    """Writes to as much fresh memory as a load of the file will take, in huge pages, and gives it back.
+def touch_fresh_memory(nbytes: int) -> None:
+    """Writes to as much fresh memory as a load of so many bytes will take, in huge pages, and gives it back.
 
     A virtual machine gets its memory from the host when it first touches it, which takes up to ten times as long as the load,
     and gives it back within seconds after it is freed. So every process does this itself, right before its clock starts: done
     in another process before, it favours whoever starts up fastest. limit.cpp does the same.
     """
-    size = Path(file).stat().st_size + (512 << 20)
+    size = nbytes + (512 << 20)
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_HUGEPAGE)
         memory[:: mmap.PAGESIZE] = bytes(len(range(0, size, mmap.PAGESIZE)))

@@ -13,6 +13,7 @@ import torch
 
 import veturboio
 from measure import BenchError, data_file
+from veturboio._files import exists, is_local
 
 _PAGE = 4096  # the bench's checksum is over whole pages
 
@@ -29,9 +30,10 @@ class Model:
     def nbytes(self) -> int:
         return sum(math.prod(shape) for shape in self.shapes.values()) * self.dtype.itemsize
 
-    def files(self, folder: Path) -> list[Path]:
-        """Where write() puts the model."""
-        return [data_file(folder / self.name, mode) for mode in ("veturboio", "torch")]
+    def files(self, folder: str) -> list[str]:
+        """Where write() puts the model. Only our own loader reads what is not a local file."""
+        modes = ("veturboio", "torch") if is_local(folder) else ("veturboio",)
+        return [data_file(f"{folder}/{self.name}", mode) for mode in modes]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Tensors of any bits at all, NaNs among them: they are only moved."""
@@ -40,19 +42,20 @@ class Model:
             tensor.view(-1).view(torch.int64).random_()
         return tensors
 
-    def write(self, folder: Path) -> None:
-        """Writes the two files."""
-        if shutil.disk_usage(folder).free < 2 * self.nbytes:
+    def write(self, folder: str) -> None:
+        """Writes the files."""
+        if is_local(folder) and shutil.disk_usage(folder).free < 2 * self.nbytes:
             raise BenchError(f"{folder} has no room for two files of {self.nbytes / 2**30:.1f} GiB: choose another --base_dir")
         tensors = self.tensors()
-        for_safetensors, for_torch = self.files(folder)
+        for_safetensors, *for_torch = self.files(folder)
         veturboio.save_file(tensors, for_safetensors)
-        torch.save(tensors, for_torch)
+        for file in for_torch:
+            torch.save(tensors, file)
 
     @contextmanager
-    def written(self, folder: Path) -> Iterator[None]:
-        """Has the files in the folder; removes them afterwards, whatever happens, unless they were there before."""
-        if all(file.exists() for file in self.files(folder)):
+    def written(self, folder: str) -> Iterator[None]:
+        """Has the files in the folder; removes them afterwards, unless they were there before or are far away."""
+        if all(exists(file) for file in self.files(folder)):
             yield
             return
         try:
@@ -60,7 +63,8 @@ class Model:
             yield
         finally:
             for file in self.files(folder):
-                file.unlink(missing_ok=True)
+                if is_local(file):
+                    Path(file).unlink(missing_ok=True)
 
 
 def single(gib: float) -> Model:

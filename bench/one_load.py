@@ -24,7 +24,7 @@ from dataclasses import asdict
 
 import torch
 
-from measure import Load, Timing, touch_fresh_memory
+from measure import OWN_MODES, Load, Timing, touch_fresh_memory
 
 _WORDS_PER_PAGE = 4096 // 8
 _PAGES_PER_PIECE = 1024  # 4 MiB: limit.cpp's chunk
@@ -39,7 +39,7 @@ def main() -> None:
     _page_sums({"": torch.zeros(1 << 20, dtype=torch.int64, device=device)}, cores)  # sets up the device and its kernels
     run = _loader(load)
     _synchronize(device)
-    touch_fresh_memory(load.file)
+    touch_fresh_memory(load.nbytes)
 
     start = time.perf_counter()
     tensors = run()
@@ -59,7 +59,7 @@ def _loader(load: Load) -> Callable[[], Tensors]:
         from safetensors.torch import load_file
 
         return lambda: load_file(load.file, device=load.map_location)
-    if load.mode == "veturboio":
+    if load.mode in OWN_MODES:
         return _veturboio_loader(load)
     raise SystemExit(f"unknown load mode: {load.mode}")
 
@@ -73,7 +73,7 @@ def _veturboio_loader(load: Load) -> Callable[[], Tensors]:
         return veturboio.load(
             load.file,
             map_location=load.map_location,
-            num_thread=load.num_thread,
+            num_thread=1 if load.mode == "one_reader" else load.num_thread,
             helper=helper,
             use_pinmem=load.use_pinmem,
             use_direct_io=load.use_direct_io,

@@ -31,7 +31,7 @@ def main() -> int:
     model = Model("model", torch.float32, {f"layers.{layer}.weight": (2048, 2048) for layer in range(64)})
     place = _SHARED_MEMORY if _has_room(_SHARED_MEMORY, 4 * model.nbytes) else Path(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix="veturboio_demo_", dir=place) as folder:
-        stem = Path(folder) / model.name
+        stem = str(Path(folder) / model.name)
         torch_file, safetensors_file = data_file(stem, "torch"), data_file(stem, "veturboio")
         print(f"torch.save: {len(model.shapes)} tensors, {model.nbytes / 2**30:.0f} GiB, to {torch_file}", flush=True)
         torch.save(model.tensors(), torch_file)
@@ -39,7 +39,7 @@ def main() -> int:
         if subprocess.run(convert, check=False).returncode != 0:
             return 1  # it has said why
         try:
-            results = compare([Load(mode, str(data_file(stem, mode))) for mode in _LOADERS], _REPEAT)
+            results = compare([Load(mode, data_file(stem, mode), model.nbytes) for mode in _LOADERS], _REPEAT)
         except BenchError as error:
             print(f"convert_and_compare: {error}", file=sys.stderr)
             return 1

@@ -47,8 +47,8 @@ engine::GivenKey given_key(const CipherArguments& arguments);
 OptionalCipher find_cipher(const std::string& file, const CipherArguments& arguments);
 OptionalCipher make_cipher(const std::string& file, const CipherArguments& arguments);
 
-// What a file needs before it is opened, under way: the credentials of its storage, and its key. Whoever holds those may be asked again
-// and again for two minutes, which a user must be able to end.
+// What a file needs before it is opened, under way: the credentials of its storage, and its key. Whoever holds those may be asked
+// again and again for two minutes, which a user must be able to end.
 class CipherJob : public torch::CustomClassHolder {
  public:
   enum class Purpose { kLoad, kSave };

@@ -20,8 +20,8 @@ namespace {
 constexpr std::string_view kSchemeEnd = "://";
 
 struct Backend {
-  std::string_view scheme;  // empty: a plain path
-  bool is_local;            // what follows the scheme is a path of this machine
+  std::string_view scheme;                                                // empty: a plain path
+  bool is_local;                                                          // what follows the scheme is a path of this machine
   void (*prepare)(const std::string& rest, const std::stop_token& stop);  // null: there is nothing to wait for
   std::unique_ptr<ReadableFile> (*open_for_read)(const std::string& uri, const std::string& rest, const ReadOptions& options);
   std::unique_ptr<WritableFile> (*open_for_write)(const std::string& uri, const std::string& rest, uint64_t size);

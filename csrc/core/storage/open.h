@@ -24,8 +24,8 @@ std::unique_ptr<ReadableFile> open_for_read(const std::string& uri, const ReadOp
 // `size` is what will be written in all; 0 when it is not known.
 std::unique_ptr<WritableFile> open_for_write(const std::string& uri, uint64_t size);
 
-// Does what may take minutes before the file can be opened: asking for credentials. Throws as open_for_read(), and Error(kCancelled) soon
-// after `stop` was requested.
+// Does what may take minutes before the file can be opened: asking for credentials. Throws as open_for_read(), and
+// Error(kCancelled) soon after `stop` was requested.
 void prepare(const std::string& uri, const std::stop_token& stop);
 
 // The same file by a name that does not depend on the working directory: without file://, as a path; others as they are.

@@ -8,6 +8,7 @@
 #include "engine/cipher.h"
 #include "engine/job.h"
 #include "engine/load.h"
+#include "engine/stream_writer.h"
 #include "torch/errors.h"
 
 namespace veturbo {
@@ -54,28 +55,27 @@ std::vector<std::string> FileReader::warnings() const {
 }
 
 FileWriter::FileWriter(const std::string& file, const OptionalCipher& cipher)
-    : file_(engine::open_for_write(file, 0, get(cipher))) {}
+    : stream_(std::make_unique<engine::StreamWriter>(engine::open_for_write(file, 0, get(cipher)))) {}
 
-void FileWriter::write(const at::Tensor& tensor) {
-  if (!file_) {
+engine::StreamWriter& FileWriter::stream() const {
+  if (!stream_) {
     throw Error(ErrorKind::kInvalidArgument, "the file has been committed or discarded");
   }
-  check_bytes(tensor, file_->uri());
-  file_->write_at(offset_, {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()});
-  offset_ += tensor.nbytes();
+  return *stream_;
+}
+
+void FileWriter::write(const at::Tensor& tensor) {
+  check_bytes(tensor, stream().uri());
+  stream().write({static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()});
 }
 
 std::vector<std::string> FileWriter::commit() {
-  if (!file_) {
-    throw Error(ErrorKind::kInvalidArgument, "the file has been committed or discarded");
-  }
-  const std::unique_ptr<storage::WritableFile> file = std::move(file_);
-  file->commit();
-  return valid_utf8(file->warnings());
+  stream();
+  return valid_utf8(std::exchange(stream_, nullptr)->commit());
 }
 
 void FileWriter::discard() {
-  file_.reset();
+  stream_.reset();
 }
 
 }  // namespace veturbo

@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "storage/open.h"
+#include "engine/stream_writer.h"
+#include "storage/readable_file.h"
 #include "torch/cipher.h"
 
 // Files piece by piece: for formats that PyTorch itself reads and writes, and for programs that copy files.
@@ -40,8 +41,9 @@ class FileWriter : public torch::CustomClassHolder {
   void discard();
 
  private:
-  std::unique_ptr<storage::WritableFile> file_;
-  uint64_t offset_ = 0;
+  engine::StreamWriter& stream() const;
+
+  std::unique_ptr<engine::StreamWriter> stream_;
 };
 
 }  // namespace veturbo

@@ -132,6 +132,8 @@ TORCH_LIBRARY(veturbo, library) {
 
   // Whether the file is one of the operating system's, which other libraries reach by its path, too.
   library.def(schema("is_local(str file) -> bool"));
+  // Ends the connections to storage that nobody uses, which exit() does as well: for processes that end without it.
+  library.def(schema("disconnect() -> ()"));
   library.def(schema("read_metadata(str file, __torch__.torch.classes.veturbo.Cipher? cipher=None) -> Dict(str, str)"));
   // The file's own dtypes and shapes ("F32"; two elements a byte for F4), in the order of the data.
   library.def(

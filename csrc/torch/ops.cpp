@@ -132,6 +132,10 @@ std::unique_ptr<storage::ReadableFile> open_cached(const std::string& file, cons
   return engine::open_for_read(file, {.direct_io = storage::DirectIo::kNever}, get(cipher));
 }
 
+void disconnect() {
+  with_errors([] { storage::disconnect(); });
+}
+
 bool is_local(const std::string& file) {
   return with_errors([&] { return storage::is_local(file); });
 }
@@ -198,6 +202,7 @@ TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("start_read_", start_read_);
   library.impl("start_save", start_save);
   library.impl("is_local", is_local);
+  library.impl("disconnect", disconnect);
   library.impl("read_metadata", read_metadata);
   library.impl("list_tensors", list_tensors);
   library.impl("file_size", file_size);

@@ -67,7 +67,7 @@ Cipher search(const std::string& uri, GivenKey given, const std::optional<format
   if (given.key || given.iv) {
     return from_key(use_given(std::move(given), header), kGivenKeySource);
   }
-  keys::FoundKey found = keys::find_key({.path = storage::absolute_uri(uri), .header = header}, std::move(stop));
+  keys::FoundKey found = keys::find_key({.path = storage::absolute_path(uri), .header = header}, std::move(stop));
   return from_key(std::move(found.key), std::move(found.source));
 }
 

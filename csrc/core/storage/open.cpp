@@ -120,12 +120,13 @@ void prepare(const std::string& uri, const std::stop_token& stop) {
   }
 }
 
-std::string absolute_uri(const std::string& uri) {
+void disconnect() {
+  sfcs::disconnect();
+}
+
+std::string absolute_path(const std::string& uri) {
   const Target target = resolve(uri);
-  if (target.backend->is_local) {
-    return absolute(target.rest);
-  }
-  return uri.find(kSchemeEnd) == std::string::npos ? target.rest : uri;
+  return absolute(target.backend->is_local ? target.rest : concat("/", target.rest));
 }
 
 bool is_local(const std::string& uri) {

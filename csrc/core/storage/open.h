@@ -28,8 +28,11 @@ std::unique_ptr<WritableFile> open_for_write(const std::string& uri, uint64_t si
 // Error(kCancelled) soon after `stop` was requested.
 void prepare(const std::string& uri, const std::stop_token& stop);
 
-// The same file by a name that does not depend on the working directory: without file://, as a path; others as they are.
-std::string absolute_uri(const std::string& uri);
+// Ends the process's connections that nobody uses, and removes what they keep on disks. For processes that end without exit().
+void disconnect();
+
+// The file's path, by which its key is asked for: absolute, without the scheme.
+std::string absolute_path(const std::string& uri);
 
 // Whether the file is on this machine or where the operating system sees it, so that other programs and libraries reach it by its
 // path.

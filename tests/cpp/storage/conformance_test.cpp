@@ -262,10 +262,12 @@ TEST(Uris, HaveASchemeOnlyBeforeTheFirstSlash) {
 
 TEST(Uris, OfLocalFilesHaveAnAbsolutePath) {
   const std::string here = std::filesystem::current_path();
-  EXPECT_EQ(absolute_uri("model"), here + "/model");
-  EXPECT_EQ(absolute_uri("a/../b/./model"), here + "/b/model");
-  EXPECT_EQ(absolute_uri("/a/model"), "/a/model");
-  EXPECT_EQ(absolute_uri("file:///a/model"), "/a/model");
+  EXPECT_EQ(absolute_path("model"), here + "/model");
+  EXPECT_EQ(absolute_path("a/../b/./model"), here + "/b/model");
+  EXPECT_EQ(absolute_path("/a/model"), "/a/model");
+  EXPECT_EQ(absolute_path("file:///a/model"), "/a/model");
+  EXPECT_EQ(absolute_path("sfcs://a/model"), "/a/model");
+  EXPECT_EQ(absolute_path("sfcs:///a//model"), "/a/model");
 }
 
 // A file of zeros and of `end` after them that takes little space.
@@ -319,7 +321,8 @@ class EncryptedPlace final : public Ciphertext {
     return std::make_unique<DecryptedFile>(Ciphertext::open(name), header_.size(), keystream_);
   }
   std::unique_ptr<WritableFile> create(const std::string& name, uint64_t size) const override {
-    return std::make_unique<EncryptedFile>(Ciphertext::create(name, header_.size() + size), header_, keystream_, "");
+    return std::make_unique<EncryptedFile>(Ciphertext::create(name, size == 0 ? 0 : header_.size() + size), header_, keystream_,
+                                           "");
   }
   bool make_sparse(const std::string&, uint64_t, std::span<const std::byte>) const override { return false; }
 

@@ -57,11 +57,6 @@ void cfsBuilderSetNameNode(cfsBuilder* pointer, const char* name_node) {
   fake::note(__func__);
 }
 
-void cfsBuilderSetUserName(cfsBuilder* pointer, const char*) {
-  fake::builder_of(__func__, pointer);
-  fake::note(__func__);
-}
-
 #ifndef WITHOUT_SET_CREDENTIALS
 int cfsSetCredentials(cfsBuilder* pointer, const char* access_key, const char* secret_key, const char* token) {
   fake::Builder& builder = fake::builder_of(__func__, pointer);

@@ -2,12 +2,16 @@
 
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
 namespace fake {
 
 void fail(int code, const std::string& reason) {
+  if (code == kKilled) {
+    ::raise(SIGKILL);
+  }
   throw Failure{code, reason.empty() ? std::strerror(code) : reason};
 }
 
@@ -23,6 +27,9 @@ std::string errno_name(int code) {
 }
 
 int errno_number(const std::string& name) {
+  if (name == "KILL") {
+    return kKilled;
+  }
   for (int code = 1; code < 256; ++code) {
     if (const char* const known = ::strerrorname_np(code); known != nullptr && name == known) {
       return code;

@@ -10,6 +10,8 @@ struct Failure {
   std::string reason;
 };
 
+constexpr int kKilled = 1000;  // no errno: the process is killed
+
 [[noreturn]] void fail(int code, const std::string& reason = "");
 
 // What no caller may do. There is nothing to return then: it says so and aborts the process.

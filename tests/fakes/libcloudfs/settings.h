@@ -17,7 +17,8 @@
 //   FAKE_CLOUDFS_FAIL        which calls fail: FUNCTION:WHICH:ERRNO[:after], any number of them with semicolons between
 //
 // WHICH is N (the Nth call of that function in this process), N+ (it and all later ones) or *. Without `after` the call fails in
-// place of doing anything. With it, it fails when its work is done (a write: some of it), so that the caller cannot know.
+// place of doing anything. KILL for an errno kills the process there. With it, it fails when its work is done (a write: some of
+// it), so that the caller cannot know.
 namespace fake {
 
 struct Fault {

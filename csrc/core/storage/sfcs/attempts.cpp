@@ -56,8 +56,12 @@ bool is_transient(int code) {
   return is_one_of(code, kCodes);
 }
 
-bool means_refused(int code) {
-  constexpr std::array kCodes = {EACCES, EPERM, ECONNREFUSED, EHOSTUNREACH, EHOSTDOWN, ENETUNREACH, ETIMEDOUT};
+bool is_denied(int code) {
+  return code == EACCES || code == EPERM;
+}
+
+bool is_unreachable(int code) {
+  constexpr std::array kCodes = {ECONNREFUSED, EHOSTUNREACH, EHOSTDOWN, ENETUNREACH, ETIMEDOUT};
   return is_one_of(code, kCodes);
 }
 

@@ -28,6 +28,7 @@ class Attempts {
   // Returns, after a pause that grows, when the operation is to be tried again; throws `error` when that is of no use, or has
   // been of none three times.
   void pause_after(const Error& error);
+  int failures() const { return failures_; }
 
  private:
   Retries& retries_;
@@ -37,8 +38,9 @@ class Attempts {
 // Whether the same call may succeed a little later.
 bool is_transient(int code);
 
-// Whether the name node has refused us, or is not to be found: who gets credentials and its address from the trusted service may
-// have old ones.
-bool means_refused(int code);
+// Whether credentials were refused, or nobody is at the name node's address: who has both from the trusted service may have old
+// ones.
+bool is_denied(int code);
+bool is_unreachable(int code);
 
 }  // namespace veturbo::storage::sfcs

@@ -43,7 +43,6 @@ const char* cfsGetLastError(void);
 
 cfsBuilder* cfsNewBuilder(void);
 void cfsBuilderSetNameNode(cfsBuilder*, const char*);  // "default": the one of the configuration
-void cfsBuilderSetUserName(cfsBuilder*, const char*);
 int cfsSetCredentials(cfsBuilder*, const char* access_key, const char* secret_key, const char* token);  // newer libraries only
 cfsFS cfsBuilderConnect(cfsBuilder*, const char* effective_user);  // consumes the builder, unless it fails
 void cfsFreeBuilder(cfsBuilder*);

@@ -8,7 +8,8 @@ FileInfo get_file_info(const Connection& connection, const std::string& path) {
   if (info == nullptr) {
     throw call_error(library, "cfsGetPathInfo");
   }
-  const FileInfo result = {info->kind == 'D', static_cast<uint64_t>(info->size), info->lastModified};
+  const FileInfo result = {info->kind == 'D', static_cast<uint64_t>(info->size), info->lastModified,
+                           static_cast<unsigned short>(info->permissions)};
   library.free_file_info(info, 1);
   return result;
 }

@@ -11,6 +11,7 @@ struct FileInfo {
   bool is_directory;
   uint64_t size;
   tTime modified;
+  unsigned mode;  // 0 where the library does not tell
 };
 
 // Throws Error(kIo), with ENOENT for what is not there.

@@ -49,7 +49,9 @@ Found find() {
     if (void* const handle = load(chosen)) {
       return {handle, chosen};
     }
-    throw Error(ErrorKind::kIo, concat("SFCS's client library does not load: ", kVariable, "=", chosen, ": ", loader_error()),
+    throw Error(ErrorKind::kIo,
+                concat("SFCS's client library does not load: ", kVariable, "=", chosen, ": ", loader_error(), ". ", kAdvice,
+                       ", and unset the variable"),
                 ELIBACC);
   }
   const std::string packaged = path_in_package();

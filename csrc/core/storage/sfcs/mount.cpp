@@ -3,8 +3,10 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <exception>
 #include <utility>
 #include <vector>
 
@@ -17,6 +19,9 @@ namespace {
 
 // A refresh that fails is tried again after so long, as long as the old access is good for something.
 constexpr std::chrono::seconds kRefreshInterval(5);
+
+// "Never" expires so late that a clock has no number for it.
+constexpr std::chrono::hours kMaxLifetime(24 * 30);
 
 bool same(const std::optional<Access>& a, const std::optional<Access>& b) {
   if (!a || !b) {
@@ -76,17 +81,17 @@ class Mounts {
     return mounts_.back().get();
   }
 
- private:
-  static Mounts*& present() {
-    static Mounts* mounts = nullptr;
-    return mounts;
-  }
-
   void close() {
     std::lock_guard lock(mutex_);
     for (const std::unique_ptr<Mount>& mount : mounts_) {
       mount->close();
     }
+  }
+
+ private:
+  static Mounts*& present() {
+    static Mounts* mounts = nullptr;
+    return mounts;
   }
 
   std::mutex mutex_;
@@ -112,9 +117,10 @@ Mount::Mount(std::string group, Settings settings)
 
 void Mount::add_user() {
   std::lock_guard lock(users_mutex_);
-  if (users_++ == 0 && is_lent_) {
+  if (users_ == 0 && is_lent_) {
     refresher_ = std::jthread([this](const std::stop_token& stop) { keep_fresh(stop); });
   }
+  ++users_;
 }
 
 void Mount::remove_user() {
@@ -132,15 +138,19 @@ bool Mount::is_used() {
 }
 
 void Mount::close() {
+  std::jthread last;
   {
     std::lock_guard lock(users_mutex_);
-    refresher_ = {};
+    last = std::move(refresher_);
+    last.request_stop();
   }
   // Not at any price: another thread may hang in a call while the process ends.
   std::unique_lock lock(mutex_, std::try_to_lock);
   if (lock) {
     connection_.reset();
     configuration_.reset();
+  } else if (last.joinable()) {
+    last.detach();  // what it uses lives on
   }
 }
 
@@ -177,16 +187,20 @@ void Mount::prepare(const std::stop_token& stop) {
   }
 }
 
-void Mount::renew(const Connection* used, const Error& refusal, const std::stop_token& stop) {
+bool Mount::renew(const Connection* used, const Error& refusal, const std::stop_token& stop) {
   std::lock_guard lock(mutex_);
   if (connection_.get() != used) {
-    return;
+    return true;
   }
   try {
     hold(borrow(stop));
+    return true;
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) {
       throw;
+    }
+    if (is_transient(refusal.code())) {
+      return false;
     }
     throw Error(refusal.kind(), concat(refusal.cause(), "; ", error.cause()), refusal.code());
   }
@@ -204,10 +218,11 @@ Mount::Held Mount::borrow(const std::stop_token& stop) const {
   const Clock::time_point asked = Clock::now();
   try {
     keys::SfcsCredentials lent = service.sfcs_credentials(stop);
+    const auto lifetime = std::chrono::milliseconds(std::min<std::chrono::seconds>(lent.lifetime, kMaxLifetime));
     const bool is_known = !settings_.name_node.empty();
     return {.access = {std::move(lent.credentials), is_known ? settings_.name_node : std::move(lent.name_node)},
-            .due = asked + lent.lifetime / 2,
-            .end = asked + lent.lifetime};
+            .due = asked + lifetime / 2,
+            .end = asked + lifetime};
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kCancelled) {
       throw;
@@ -245,7 +260,7 @@ void Mount::keep_fresh(const std::stop_token& stop) {
     std::optional<Held> fresh;
     try {
       fresh = borrow(stop);
-    } catch (const Error&) {
+    } catch (const std::exception&) {
       // Not lost: whoever needs it once the old one has expired asks again, and is told why there is none.
     }
     lock.lock();
@@ -255,6 +270,10 @@ void Mount::keep_fresh(const std::stop_token& stop) {
       held_->due = Clock::now() + kRefreshInterval;
     }
   }
+}
+
+void disconnect() {
+  Mounts::get().close();
 }
 
 void prepare(std::string_view path, const std::stop_token& stop) {

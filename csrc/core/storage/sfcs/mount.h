@@ -58,8 +58,8 @@ class Mount {
         if (error.kind() != ErrorKind::kIo) {
           throw;
         }
-        if (means_refused(error.code()) && is_lent_ && !std::exchange(renewed, true)) {
-          renew(connection.get(), error, stop);
+        const bool is_old = is_denied(error.code()) || (is_unreachable(error.code()) && attempts.failures() > 0);
+        if (is_old && is_lent_ && !std::exchange(renewed, true) && renew(connection.get(), error, stop)) {
           retries.add(error);
         } else {
           attempts.pause_after(error);
@@ -92,8 +92,9 @@ class Mount {
   void close();
 
   std::shared_ptr<const Connection> connection(const std::stop_token& stop);
-  // Asks the trusted service anew, unless somebody has since `used` was connected, which was refused.
-  void renew(const Connection* used, const Error& refusal, const std::stop_token& stop);
+  // Asks the trusted service anew, unless somebody has since `used` was connected, which was refused. False when it has no
+  // answer, and the refusal may pass all the same.
+  bool renew(const Connection* used, const Error& refusal, const std::stop_token& stop);
   void forget(const Connection* used);
   Held borrow(const std::stop_token& stop) const;
   void hold(Held held);  // with mutex_ held
@@ -113,6 +114,9 @@ class Mount {
   int users_ = 0;
   std::jthread refresher_;  // while there are users
 };
+
+// Ends all connections of the process that nobody uses, and removes their configurations. For what ends without exit().
+void disconnect();
 
 // Connects to where `path`, which is absolute, is, so that who opens a file need not wait for the trusted service. Throws as
 // on_connection().

@@ -30,8 +30,14 @@ Handle open_for_writing(std::shared_ptr<const Connection> connection, const std:
 
 }  // namespace
 
-Part::Part(Mount::User& mount, Retries& retries, std::string path) : mount_(mount), retries_(retries), path_(std::move(path)) {
-  handle_ = mount_->on_connection(retries_, [this](const std::shared_ptr<const Connection>& connection) {
+Part::Part(Mount::User& mount, Retries& retries, std::string path, Name name)
+    : mount_(mount), retries_(retries), path_(std::move(path)) {
+  const std::string given = path_;
+  int tries = 0;
+  handle_ = mount_->on_connection(retries_, [&](const std::shared_ptr<const Connection>& connection) {
+    if (name == Name::kUnique && tries++ > 0) {
+      path_ = concat(given, "-", tries);
+    }
     return open_for_writing(connection, path_, Opening::kCreate);
   });
 }
@@ -64,33 +70,47 @@ size_t Part::write_some(std::span<const std::byte> bytes) const {
   return static_cast<size_t>(written);
 }
 
-// Of the next `most` bytes some may be in the file already, in the order in which they were sent: how many.
+// Of the next `most` bytes some may be in the file already, in the order in which they were sent: how many. Its size is sure when
+// it has been opened again: until then the last block may still be the old writer's.
 size_t Part::reopen(uint64_t most) {
   handle_.close();
   return mount_->on_connection(retries_, [&](const std::shared_ptr<const Connection>& connection) {
+    try {
+      handle_ = open_for_writing(connection, path_, Opening::kAppend);
+    } catch (const Error& error) {
+      throw error.code() == EBUSY ? Error(error.kind(), error.cause(), EAGAIN)
+                                  : error;  // the old writer's lease has not ended yet
+    }
     const uint64_t found = get_file_info(*connection, path_).size;
     if (found < size_ || found > size_ + most) {
       throw Error(ErrorKind::kIo,
-                  concat("after a write that failed, ", path_, " has ", found, " bytes where there should be ", size_, " to ",
-                         size_ + most),
-                  ESTALE);
+                  concat("after a write that failed, ", path_, " has ", found, " bytes instead of ", size_, " to ", size_ + most),
+                  ENODATA);
     }
-    handle_ = open_for_writing(connection, path_, Opening::kAppend);
     return static_cast<size_t>(found - size_);
   });
 }
 
 void Part::close() {
-  const Connection& connection = handle_.connection();
-  connection.check_process();
-  const Library& library = connection.library();
-  Attempts attempts(retries_);
-  while (library.hsync(connection.get(), handle_.get()) != 0) {
-    attempts.pause_after(call_error(library, "cfsHSync"));
+  {
+    const Connection& connection = handle_.connection();
+    connection.check_process();
+    const Library& library = connection.library();
+    Attempts attempts(retries_);
+    while (library.hsync(connection.get(), handle_.get()) != 0) {
+      attempts.pause_after(call_error(library, "cfsHSync"));
+    }
+    if (handle_.close() != 0) {
+      throw call_error(library, "cfsCloseFile");
+    }
   }
-  if (handle_.close() != 0) {
-    throw call_error(library, "cfsCloseFile");
-  }
+  mount_->on_connection(retries_, [&](const std::shared_ptr<const Connection>& connection) {
+    const uint64_t found = get_file_info(*connection, path_).size;
+    if (found != size_) {
+      throw Error(ErrorKind::kIo, concat(path_, " has ", found, " bytes after it was closed, not the ", size_, " written"),
+                  ENODATA);
+    }
+  });
 }
 
 }  // namespace veturbo::storage::sfcs

@@ -65,9 +65,7 @@ std::optional<Access> find_access(const std::string& name_node) {
   }
   if (!access_key.empty()) {
     if (name_node.empty()) {
-      throw Error(ErrorKind::kInvalidArgument,
-                  "SFCS_ACCESS_KEY and SFCS_SECRET_KEY are set, but nothing says who takes them: set "
-                  "SFCS_NAMENODE_ENDPOINT_ADDRESS, too, or unset them for the trusted service's");
+      return std::nullopt;
     }
     return Access{.credentials = {.access_key = std::string(access_key), .secret_key = Secret(secret_key), .session_token = {}},
                   .name_node = name_node};

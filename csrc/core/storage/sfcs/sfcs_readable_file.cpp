@@ -34,6 +34,7 @@ Handle open_handle(std::shared_ptr<const Connection> connection, const std::stri
   return {std::move(connection), file};
 }
 
+// As far as can be told: two files of one size that were written within one second look the same.
 bool is_same(const FileInfo& a, const FileInfo& b) {
   return a.size == b.size && a.modified == b.modified;
 }
@@ -120,6 +121,9 @@ void SfcsReadableFile::do_read_at(uint64_t offset, std::span<std::byte> out) {
   } catch (Error& error) {
     give_up();
     throw error.at_offset(offset);
+  } catch (...) {
+    give_up();
+    throw;
   }
   give(std::move(handle));
 }
@@ -152,29 +156,33 @@ Handle SfcsReadableFile::open_again() {
 // A handle that nobody uses, or another one; where none can be opened, whichever comes free first.
 Handle SfcsReadableFile::take() {
   std::unique_lock lock(mutex_);
-  if (idle_.empty() && why_no_more_.empty()) {
-    ++taken_;
-    lock.unlock();
-    try {
-      return open_again();
-    } catch (const Error& error) {
-      lock.lock();
-      --taken_;
-      changed_.notify_all();
-      if (idle_.empty() && taken_ == 0) {
+  for (;;) {
+    if (!idle_.empty()) {
+      Handle handle = std::move(idle_.back());
+      idle_.pop_back();
+      ++taken_;
+      return handle;
+    }
+    if (why_no_more_.empty() || taken_ == 0) {
+      ++taken_;
+      lock.unlock();
+      try {
+        return open_again();
+      } catch (const Error& error) {
+        give_up();
+        lock.lock();
+        if (idle_.empty() && taken_ == 0) {
+          throw;
+        }
+        why_no_more_ = error.cause();
+      } catch (...) {
+        give_up();
         throw;
       }
-      why_no_more_ = error.cause();
+    } else {
+      changed_.wait(lock, [this] { return !idle_.empty() || taken_ == 0; });
     }
   }
-  changed_.wait(lock, [this] { return !idle_.empty() || taken_ == 0; });
-  if (idle_.empty()) {
-    throw Error(ErrorKind::kIo, why_no_more_, EIO);  // those that were open have failed, too
-  }
-  Handle handle = std::move(idle_.back());
-  idle_.pop_back();
-  ++taken_;
-  return handle;
 }
 
 void SfcsReadableFile::give(Handle handle) {

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <exception>
 #include <iomanip>
+#include <optional>
 #include <random>
 #include <sstream>
 #include <utility>
@@ -23,6 +25,10 @@ constexpr uint64_t kMaxChunkBytes = uint64_t{8} << 20;
 constexpr uint64_t kMaxWriters = 16;
 // Below this a second writer would not be worth the calls that join two parts.
 constexpr uint64_t kMinBlocksOfParts = 4;
+// Where the size is not known, parts are kept in memory until they are whole.
+constexpr uint64_t kStreamWriters = 4;
+constexpr uint64_t kStreamPartBytes = uint64_t{64} << 20;
+constexpr unsigned kMode = 0644;
 
 struct Split {
   std::string folder;
@@ -52,27 +58,24 @@ std::string stage_name(const std::string& path) {
   return name.str() + ".veturboio-save";
 }
 
-std::string random_suffix() {
+std::string random_token() {
   std::random_device random;
-  return concat("-", random(), "-", random());
+  return concat(random(), "-", random());
 }
 
 uint64_t round_up(uint64_t value, uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-// As few parts as keep all writers busy.
+// As few parts as keep all writers busy; 0 for one.
 uint64_t choose_part_size(uint64_t size, uint64_t block_size) {
+  if (size == 0) {
+    return round_up(kStreamPartBytes, block_size);
+  }
   if (size < kMinBlocksOfParts * block_size) {
     return 0;
   }
   return round_up((size + kMaxWriters - 1) / kMaxWriters, block_size);
-}
-
-std::string part_name(const std::string& folder, size_t index) {
-  std::ostringstream name;
-  name << "part-" << std::setfill('0') << std::setw(5) << index;
-  return join(folder, name.str());
 }
 
 enum class Removal { kIfEmpty, kWithContent };
@@ -100,32 +103,29 @@ SfcsWritableFile::SfcsWritableFile(std::string uri, std::string_view path, uint6
       throw Error::from_errno(EISDIR, "");
     }
     mount_ = std::make_unique<Mount::User>(location.mount_group, std::move(location.settings));
+    concat_dir_ = std::move(location.concat_dir);
+    token_ = random_token();
     look_at_target();
     part_size_ = choose_part_size(size_, find_block_size());
-    if (part_size_ == 0) {
-      stage(split(target_).folder);
-    } else {
-      stage_parts(location.concat_dir.empty() ? split(target_).folder : location.concat_dir);
-    }
+    make_folder();
   } catch (Error& error) {
-    // The destructor does not run for an object that was never finished.
-    if (mount_) {
-      remove_stage();
-    }
     throw error.in_file(this->uri());
   }
 }
 
 SfcsWritableFile::~SfcsWritableFile() {
-  remove_stage();
+  remove_folder();
 }
 
 WriteTraits SfcsWritableFile::traits() const {
-  const bool one = part_size_ == 0;
-  return {.chunk_size = one ? kMaxChunkBytes : std::min(part_size_, kMaxChunkBytes),
+  if (part_size_ == 0) {
+    return {.chunk_size = kMaxChunkBytes, .inline_bytes = 0, .parallelism = 1, .run_size = kInOrder};
+  }
+  const uint64_t writers = size_ == 0 ? kStreamWriters : std::min(kMaxWriters, (size_ + part_size_ - 1) / part_size_);
+  return {.chunk_size = std::min(part_size_, kMaxChunkBytes),
           .inline_bytes = 0,
-          .parallelism = one ? 1 : static_cast<int>(parts_.size()),
-          .run_size = one ? kInOrder : part_size_};
+          .parallelism = static_cast<int>(writers),
+          .run_size = part_size_};
 }
 
 std::vector<std::string> SfcsWritableFile::warnings() const {
@@ -137,14 +137,32 @@ std::vector<std::string> SfcsWritableFile::warnings() const {
 }
 
 void SfcsWritableFile::look_at_target() {
-  on_connection([this](const Connection& connection) {
+  const std::string folder = split(target_).folder;
+  on_connection([&](const Connection& connection) {
     try {
-      if (get_file_info(connection, target_).is_directory) {
+      const FileInfo info = get_file_info(connection, target_);
+      if (info.is_directory) {
         throw Error::from_errno(EISDIR, "");
       }
+      // rename() asks only for the folder's permission; a file that was made read-only is meant to stay as it is.
+      if (info.mode != 0 && (info.mode & 0222U) == 0) {
+        throw Error::from_errno(EACCES, "");
+      }
+      if (info.mode != 0 && (info.mode & 0777U) != kMode) {
+        warn("SFCS does not set modes: the file's permissions are not those of the one it replaces");
+      }
+      return;
     } catch (const Error& error) {
       if (error.code() != ENOENT) {
         throw;
+      }
+    }
+    // cfsCreateDirectory would make the folder, too: a mistyped name is not a wish for a new one.
+    if (folder != "/") {
+      try {
+        get_file_info(connection, folder);
+      } catch (const Error& error) {
+        throw error.code() == ENOENT ? Error(ErrorKind::kIo, concat("there is no directory ", folder), ENOENT) : error;
       }
     }
   });
@@ -161,53 +179,30 @@ uint64_t SfcsWritableFile::find_block_size() {
   return static_cast<uint64_t>(size);
 }
 
-void SfcsWritableFile::stage(const std::string& folder) {
-  const std::string name = stage_name(target_);
+void SfcsWritableFile::make_folder() {
+  const std::string path = join(concat_dir_.empty() ? split(target_).folder : concat_dir_, stage_name(target_));
   try {
-    parts_.push_back(create(join(folder, name)));
-  } catch (const Error& error) {
-    if (error.code() == ENOENT) {
-      throw Error(ErrorKind::kIo, concat("there is no directory ", folder), ENOENT);
-    }
+    make_folder(path);
+  } catch (const Error&) {
     // Most likely another process saves this file at the same time. Whoever is last wins; if it is something else, it shows
     // again.
-    parts_.push_back(create(join(folder, name + random_suffix())));
+    make_folder(concat(path, "-", token_));
   }
-  stage_ = parts_.front()->path();
 }
 
-void SfcsWritableFile::stage_parts(const std::string& folder) {
-  const std::string name = stage_name(target_);
-  const auto try_in = [&](const std::string& stage) {
-    on_connection([&](const Connection& connection) {
-      if (connection.library().create_directory(connection.get(), stage.c_str()) != 0) {
-        throw call_error(connection.library(), "cfsCreateDirectory");
-      }
-    });
-    try {
-      lock_ = create(join(stage, "lock"));
-    } catch (const Error&) {
-      remove_if_empty(stage);
-      throw;
+void SfcsWritableFile::make_folder(const std::string& path) {
+  on_connection([&](const Connection& connection) {
+    if (connection.library().create_directory(connection.get(), path.c_str()) != 0) {
+      throw call_error(connection.library(), "cfsCreateDirectory");
     }
-    stage_ = stage;
-  };
-  // cfsCreateDirectory would make the folder, too: a mistyped name is not a wish for a new one.
-  if (folder == split(target_).folder && folder != "/") {
-    on_connection([&](const Connection& connection) {
-      try {
-        get_file_info(connection, folder);
-      } catch (const Error& error) {
-        throw error.code() == ENOENT ? Error(ErrorKind::kIo, concat("there is no directory ", folder), ENOENT) : error;
-      }
-    });
-  }
+  });
   try {
-    try_in(join(folder, name));
+    lock_ = std::make_unique<Part>(*mount_, retries_, join(path, "lock"), Part::Name::kAsGiven);
   } catch (const Error&) {
-    try_in(join(folder, name + random_suffix()));
+    remove_if_empty(path);
+    throw;
   }
-  parts_.resize((size_ + part_size_ - 1) / part_size_);
+  folder_ = path;
 }
 
 // Where there is something in it, another save is at work there.
@@ -219,112 +214,143 @@ void SfcsWritableFile::remove_if_empty(const std::string& folder) {
   }
 }
 
-std::unique_ptr<Part> SfcsWritableFile::create(const std::string& path) {
-  return std::make_unique<Part>(*mount_, retries_, path);
+Part& SfcsWritableFile::part_at(size_t index) {
+  std::unique_ptr<Part>* part = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    while (parts_.size() <= index) {
+      parts_.emplace_back();
+    }
+    part = &parts_[index];
+  }
+  if (!*part) {
+    const std::string path = join(folder_, concat("part-", token_, "-", index));
+    *part = std::make_unique<Part>(*mount_, retries_, path, Part::Name::kUnique);
+  }
+  return **part;
 }
 
 uint64_t SfcsWritableFile::end_of_part(size_t index) const {
-  return std::min(size_, (index + 1) * part_size_);
+  const uint64_t end = (index + 1) * part_size_;
+  return size_ == 0 ? end : std::min(size_, end);
 }
 
 void SfcsWritableFile::do_write_at(uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const size_t index = part_size_ == 0 ? 0 : offset / part_size_;
-    const uint64_t begin = index * part_size_;
-    if (part_size_ != 0 && offset >= size_) {
+    if (size_ != 0 && offset >= size_) {
       throw Error(ErrorKind::kInvalidArgument, concat("a write goes past the ", size_, " bytes that were announced"))
           .at_offset(offset);
     }
-    const uint64_t size = part_size_ == 0 ? bytes.size() : std::min<uint64_t>(bytes.size(), end_of_part(index) - offset);
-    std::unique_ptr<Part>& part = parts_[index];
+    const size_t index = part_size_ == 0 ? 0 : offset / part_size_;
+    const uint64_t begin = index * part_size_;
+    const uint64_t room = part_size_ != 0 ? end_of_part(index) - offset : size_ != 0 ? size_ - offset : bytes.size();
+    const uint64_t size = std::min<uint64_t>(bytes.size(), room);
+    uint64_t reached = begin;
     try {
-      if (!part) {
-        part = create(part_name(stage_, index));
+      Part& part = part_at(index);
+      reached = begin + part.size();
+      if (offset != reached) {
+        throw Error(ErrorKind::kInvalidArgument, concat("a file of SFCS is written in order, and byte ", reached, " is next"));
       }
-      if (offset != begin + part->size()) {
-        throw Error(ErrorKind::kInvalidArgument,
-                    concat("a file of SFCS is written in order, and byte ", begin + part->size(), " is next"));
-      }
-      part->append(bytes.first(size));
-      if (part_size_ != 0 && begin + part->size() == end_of_part(index)) {
-        part->close();
+      part.append(bytes.first(size));
+      if (part_size_ != 0 && begin + part.size() == end_of_part(index)) {
+        part.close();
       }
     } catch (Error& error) {
-      throw error.at_offset(part ? begin + part->size() : begin);
+      throw error.at_offset(reached);
     }
     offset += size;
     bytes = bytes.subspan(size);
   }
 }
 
+uint64_t SfcsWritableFile::written() const {
+  uint64_t total = 0;
+  for (const std::unique_ptr<Part>& part : parts_) {
+    total += part ? part->size() : 0;
+  }
+  return total;
+}
+
 void SfcsWritableFile::do_commit() {
-  if (part_size_ == 0) {
-    parts_.front()->close();
-    rename(parts_.front()->path());
-    stage_.clear();
-    return;
+  if (parts_.empty()) {
+    part_at(0);
   }
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    const uint64_t expected = end_of_part(i) - i * part_size_;
-    const uint64_t found = parts_[i] ? parts_[i]->size() : 0;
-    if (found != expected) {
-      throw Error(ErrorKind::kInvalidArgument, "not all of the bytes that were announced have been written")
-          .at_offset(i * part_size_ + found);
-    }
+  bool is_whole = size_ == 0 || written() == size_;
+  for (size_t i = 0; i + 1 < parts_.size(); ++i) {
+    is_whole = is_whole && parts_[i] && parts_[i]->size() == part_size_;
   }
-  join_parts();
-  rename(parts_.front()->path());
-  remove_stage();
+  if (!is_whole) {
+    throw Error(ErrorKind::kInvalidArgument,
+                concat(written(), " bytes have been written, which leaves gaps in the file or at its end"));
+  }
+  if (parts_.back()->is_open()) {
+    parts_.back()->close();
+  }
+  if (parts_.size() > 1) {
+    join_parts();
+  }
+  rename_first_part();
+  remove_folder();
 }
 
 void SfcsWritableFile::join_parts() {
   const std::string& first = parts_.front()->path();
+  const uint64_t total = written();
   std::vector<const char*> others;
   for (size_t i = 1; i < parts_.size(); ++i) {
     others.push_back(parts_[i]->path().c_str());
   }
-  // Whether a call that failed has joined them all the same, the file's size tells; and one that did not fail, likewise.
+  // Whether a call that failed has joined them all the same, the file's size tells.
   on_connection([&](const Connection& connection) {
     const Library& library = connection.library();
-    if (get_file_info(connection, first).size == size_) {
+    if (get_file_info(connection, first).size == total) {
       return;
     }
     if (library.concat(connection.get(), first.c_str(), others.data(), static_cast<int>(others.size())) != 0) {
       throw call_error(library, "cfsConcat");
     }
     const uint64_t found = get_file_info(connection, first).size;
-    if (found != size_) {
-      throw Error(ErrorKind::kIo, concat("the joined parts have ", found, " bytes instead of ", size_), ENODATA);
+    if (found != total) {
+      throw Error(ErrorKind::kIo, concat("the joined parts have ", found, " bytes instead of ", total), ENODATA);
     }
   });
 }
 
-void SfcsWritableFile::rename(const std::string& from) {
-  const uint64_t written = part_size_ == 0 ? parts_.front()->size() : size_;
-  bool is_again = false;
+void SfcsWritableFile::rename_first_part() {
+  const std::string& from = parts_.front()->path();
+  std::optional<FileInfo> before;
   on_connection([&](const Connection& connection) {
     const Library& library = connection.library();
+    const bool is_again = before.has_value();
+    if (!is_again) {
+      before = get_file_info(connection, from);
+    }
     if (library.rename(connection.get(), from.c_str(), target_.c_str()) == 0) {
       return;
     }
     const Error error = call_error(library, "cfsRename2");
     // Of a call that failed before it may still have been done: then there is nothing left to rename.
-    if (!(std::exchange(is_again, true) && error.code() == ENOENT && get_file_info(connection, target_).size == written)) {
+    const auto is_done = [&] {
+      const FileInfo now = get_file_info(connection, target_);
+      return now.size == before->size && now.modified == before->modified;
+    };
+    if (!(is_again && error.code() == ENOENT && is_done())) {
       throw error;
     }
   });
 }
 
 // What cannot be removed the next save of the file removes.
-void SfcsWritableFile::remove_stage() {
-  if (!stage_.empty()) {
+void SfcsWritableFile::remove_folder() {
+  if (!folder_.empty()) {
     try {
-      // Before anything is closed: no other save of the file begins in what goes now.
-      on_connection([this](const Connection& connection) { remove(connection, stage_, Removal::kWithContent); });
-    } catch (const Error& error) {
-      warn(concat("what is left of the save was not removed: ", stage_, ": ", error.cause()));
+      // Before the lock is closed: no other save begins in what goes now.
+      on_connection([this](const Connection& connection) { remove(connection, folder_, Removal::kWithContent); });
+    } catch (const std::exception& error) {
+      warn(concat("what is left of the save was not removed: ", folder_, ": ", error.what()));
     }
-    stage_.clear();
+    folder_.clear();
   }
   parts_.clear();
   lock_.reset();

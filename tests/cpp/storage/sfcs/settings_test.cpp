@@ -486,10 +486,11 @@ TEST_F(SfcsAccessTest, IsNotGivenByHalf) {
     const ScopedEnvironment variables{{"SFCS_SECRET_KEY", "secret"}};
     EXPECT_EQ(failure(), "SFCS_SECRET_KEY is set, but SFCS_ACCESS_KEY is not: set both or none of them");
   }
+}
+
+TEST_F(SfcsAccessTest, IsLentWhereNobodyKnowsTheNameNode) {
   const ScopedEnvironment variables{{"SFCS_ACCESS_KEY", "access"}, {"SFCS_SECRET_KEY", "secret"}};
-  EXPECT_EQ(failure(),
-            "SFCS_ACCESS_KEY and SFCS_SECRET_KEY are set, but nothing says who takes them: set SFCS_NAMENODE_ENDPOINT_ADDRESS, "
-            "too, or unset them for the trusted service's");
+  EXPECT_FALSE(locate("/a/m").settings.access);
 }
 
 TEST_F(SfcsAccessTest, IsNotGivenByHalfInFiles) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -12,12 +13,15 @@ FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 MapLocation: TypeAlias = "str | int | torch.device"
 
 _FILE_SCHEME = "file://"
+_FLATTENED_URI = re.compile(rb"(?:file|sfcs):/(?!/)")
 _MAX_THREADS = 32767  # the operators' limit
 
 
 def operator_path(file: FilePath) -> str | bytes:
     """The path as an operator takes it: text, or bytes where those are no text (the file system does not ask)."""
     path = os.fsencode(file)
+    if isinstance(file, os.PathLike) and _FLATTENED_URI.match(path):
+        raise ValueError(f"{os.fsdecode(path)}: a pathlib.Path keeps one slash of the two after a scheme: pass the uri as a str")
     try:
         return path.decode()
     except UnicodeDecodeError:

@@ -102,7 +102,7 @@ def load(
         return tensors
     except TorchFileError:
         pass
-    loaded = load_torch_file(file, device, options["cipher"], mmap=mmap, weights_only=weights_only)
+    loaded = load_torch_file(file, device, options["cipher"], num_threads=num_threads, mmap=mmap, weights_only=weights_only)
     if state_dict is None:
         return cast(dict[str, Any], loaded)
     return _copy_into(state_dict, loaded, file)

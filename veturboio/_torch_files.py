@@ -14,26 +14,33 @@ from typing import Any
 import torch
 
 from veturboio._arguments import FilePath, local_path, operator_path
-from veturboio._errors import python_errors, torch_file_errors
+from veturboio._errors import FileFormatError, python_errors, torch_file_errors
 from veturboio._file_objects import ReadableFileObject
 from veturboio._files import is_local
 from veturboio._jobs import finish, warn
 from veturboio._library import ops
 
 
-def load_torch_file(file: FilePath, device: torch.device, cipher: Any, *, mmap: bool, weights_only: bool) -> Any:
+def load_torch_file(
+    file: FilePath, device: torch.device, cipher: Any, *, num_threads: int, mmap: bool, weights_only: bool
+) -> Any:
     """What torch.load makes of a file, wherever it is and however it is encrypted.
+
+    `num_threads` read what is not local; 0: as many as pay.
 
     Raises:
         FileFormatError: The file is damaged.
+        ValueError: It is to be mapped, and cannot be.
         OSError: It cannot be read.
         And what torch.load raises of a good file.
     """
     path = local_path(file)
     with torch_file_errors(path):
         if not is_local(file):
+            if mmap:
+                raise ValueError(f"{path}: this kind of storage cannot be mapped into memory: load it without mmap")
             # As a whole first, by many readers: PyTorch asks for a little at a time, and each answer takes milliseconds.
-            with _in_memory(file, cipher) as copy:
+            with _in_memory(file, cipher, num_threads) as copy:
                 return torch.load(copy, map_location=device, mmap=zipfile.is_zipfile(copy), weights_only=weights_only)
         if cipher is not None:
             with python_errors():
@@ -49,20 +56,23 @@ def load_torch_file(file: FilePath, device: torch.device, cipher: Any, *, mmap: 
 
 
 @contextmanager
-def _in_memory(file: FilePath, cipher: Any) -> Iterator[str]:
+def _in_memory(file: FilePath, cipher: Any, num_threads: int) -> Iterator[str]:
     """The path of a copy in memory, which lives as long as anybody has it open or mapped."""
     path = operator_path(file)
     with python_errors():
         size = ops.file_size(path, cipher)
+    if size == 0:
+        raise FileFormatError(f"{local_path(file)}: the file is empty", local_path(file), offset=0)
     descriptor = os.memfd_create("veturboio")
     try:
         os.ftruncate(descriptor, size)
         with mmap.mmap(descriptor, size) as mapping:
             with python_errors():
-                job = ops.start_read_(torch.frombuffer(mapping, dtype=torch.uint8), path, cipher=cipher)
+                buffer = torch.frombuffer(mapping, dtype=torch.uint8)
+                job = ops.start_read_(buffer, path, num_threads=num_threads, cipher=cipher)
             finish(job)
             warn(job.warnings(), stacklevel=6)
-            del job  # it holds the memory, which is then unmapped
+            del buffer, job  # they hold the memory, which is then unmapped
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)

@@ -18,7 +18,7 @@ import torch
 import veturboio
 from veturboio._arguments import local_path
 from veturboio._cipher import is_switched_on
-from veturboio._errors import FileFormatError, python_errors, torch_file_errors
+from veturboio._errors import FileFormatError, python_errors
 from veturboio._files import exists, is_local
 from veturboio._library import ops
 from veturboio._progress import progress_bar
@@ -109,14 +109,11 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _read(file: str) -> Any:
-    if not is_local(file):
+    # Mapped where that can be, so that no copy but the page cache's is made; the formats before PyTorch 1.6 cannot be.
+    mapped = is_local(file) and zipfile.is_zipfile(local_path(file))  # raises nothing for a file that is missing
+    if not mapped:
         _refuse_safetensors(file)
-        return load_torch_file(file, torch.device("cpu"), None, mmap=False, weights_only=True)
-    if not zipfile.is_zipfile(file):  # raises nothing for a file that is missing
-        _refuse_safetensors(file)
-    with torch_file_errors(file):
-        # Mapped, so that no copy but the page cache's is made; the formats before PyTorch 1.6 cannot be.
-        return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
+    return load_torch_file(file, torch.device("cpu"), None, num_threads=0, mmap=mapped, weights_only=True)
 
 
 def _refuse_safetensors(file: str) -> None:

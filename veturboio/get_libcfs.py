@@ -39,7 +39,6 @@ NEEDED_FUNCTIONS = (
     "cfsGetLastError",
     "cfsNewBuilder",
     "cfsBuilderSetNameNode",
-    "cfsBuilderSetUserName",
     "cfsBuilderConnect",
     "cfsFreeBuilder",
     "cfsDisconnect",

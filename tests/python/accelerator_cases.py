@@ -22,6 +22,7 @@ import pytest
 import safetensors.torch
 import torch
 from fake_accelerator import FakeAccelerator
+from sfcs_cluster import Folder
 
 import veturboio
 
@@ -852,3 +853,13 @@ def test_files_of_torch_save_go_to_the_device(tmp_path: Path, device: torch.devi
     target = {"tensor": torch.zeros(100, 200, device=device)}
     veturboio.load(path, state_dict=target)
     assert_all_same(target, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*the key and IV that encrypt this file")
+@pytest.mark.parametrize("key", [{}, {"key": bytes(32), "iv": bytes(16)}], ids=["plain", "encrypted"])
+def test_files_of_sfcs_go_to_the_device_and_come_from_it(sfcs: Folder, device: torch.device, key: dict[str, bytes]) -> None:
+    expected = {"large": content(3000, 2000, dtype=torch.float32), "small": content(7, dtype=torch.int8)}
+    veturboio.save_file({name: tensor.to(device) for name, tensor in expected.items()}, sfcs.uri("model"), **key)
+    assert_all_same(veturboio.load(sfcs.uri("model"), device, **key), expected)
+    veturboio.save_pt(expected, sfcs.uri("model.pt"), **key)
+    assert_all_same(veturboio.load(sfcs.uri("model.pt"), device, **key), expected)

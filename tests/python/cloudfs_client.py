@@ -31,7 +31,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "cfsGetLastError": (c_char_p, []),
     "cfsNewBuilder": (c_void_p, []),
     "cfsBuilderSetNameNode": (None, [c_void_p, c_char_p]),
-    "cfsBuilderSetUserName": (None, [c_void_p, c_char_p]),
     "cfsSetCredentials": (c_int, [c_void_p, c_char_p, c_char_p, c_char_p]),
     "cfsBuilderConnect": (c_void_p, [c_void_p, c_char_p]),
     "cfsFreeBuilder": (None, [c_void_p]),
@@ -93,7 +92,6 @@ def refused(function: Callable[..., Any], *arguments: Any, **options: Any) -> st
 def new_builder(name_node: bytes = b"default") -> Any:
     builder = checked(cfs.cfsNewBuilder())
     cfs.cfsBuilderSetNameNode(builder, name_node)
-    cfs.cfsBuilderSetUserName(builder, b"user")
     return builder
 
 

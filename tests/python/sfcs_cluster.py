@@ -6,8 +6,10 @@ The client library is loaded once by a process, with the stand-in's settings as 
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATAPIPE_SOCKET_PATH", "/nonexistent/datapipe.sock")
     monkeypatch.setenv("SFCS_METAINFO_PATH", "/nonexistent/SFCSConfiguration.json")
+    monkeypatch.setenv("CREDENTIAL_PATH", "/nonexistent")
     monkeypatch.setenv("VETURBOIO_DATAPIPE_RETRY", "2")
     monkeypatch.setenv("VETURBOIO_DATAPIPE_RETRY_INTERVAL", "0.01")
 
@@ -60,9 +63,18 @@ def sfcs(cluster: FakeCloudfs, monkeypatch: pytest.MonkeyPatch, request: pytest.
     return Folder(cluster, f"test-{len(list(Path(cluster.files).iterdir()))}")
 
 
-def configurations() -> set[Path]:
-    """Where clients have their configuration, with its secrets."""
-    return set(Path("/dev/shm").glob("veturboio-sfcs-*"))
+def abandoned_configurations() -> set[Path]:
+    """Folders with the secrets of clients that have ended: who lives has his locked."""
+    abandoned = set()
+    for folder in Path("/dev/shm").glob("veturboio-sfcs-*"):
+        with suppress(OSError):  # gone, or somebody else's
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                abandoned.add(folder)
+            finally:
+                os.close(descriptor)
+    return abandoned
 
 
 def process_environment(cluster: FakeCloudfs, **changes: str) -> dict[str, str]:

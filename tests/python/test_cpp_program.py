@@ -44,11 +44,11 @@ def program() -> Path:
     return path
 
 
-def run(program, folder, variables):
+def run(program, folder, variables, folder_of_models=None):
     torch.jit.script(LoadsAndSaves()).save(folder / "scripted.pt")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VETURBOIO_"))}
     result = subprocess.run(
-        [program, veturboio.library_path, folder / "scripted.pt", folder],
+        [program, veturboio.library_path, folder / "scripted.pt", folder_of_models or folder],
         capture_output=True,
         text=True,
         env=environment | variables,
@@ -70,3 +70,10 @@ def test_the_same_program_with_encrypted_models(program, tmp_path, with_service)
         run(program, tmp_path, variables | {"VETURBOIO_USE_CIPHER": "1", "VETURBOIO_CIPHER_HEADER": "1"})
     for name in ("model.safetensors", "copy.safetensors"):
         assert (tmp_path / name).read_bytes().startswith(b"Byte3ncryptM0del")
+
+
+def test_the_same_program_in_sfcs(program, tmp_path, sfcs):
+    variables = sfcs.cluster.environment()
+    run(program, tmp_path, variables, folder_of_models=f"sfcs://{sfcs.name}")
+    assert sfcs.names() == ["copy.safetensors", "model.safetensors"]
+    assert not sfcs.cluster.left_open()

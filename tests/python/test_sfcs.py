@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +53,15 @@ def test_a_file_of_torch_save(sfcs: Folder, key):
     loaded = veturboio.load(sfcs.uri("model.pt"), **key)
     assert_same(loaded, expected)
     loaded["large"].zero_()  # the tensors are the user's own
+    assert_same(veturboio.load(sfcs.uri("model.pt"), **key), expected)
+    assert sfcs.names() == ["model.pt"]
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+def test_a_large_file_of_torch_save_is_written_in_parts(sfcs: Folder, key):
+    """Of 64 MiB: the third is not whole."""
+    expected = {"a": torch.arange(40_000_000, dtype=torch.int32)}
+    veturboio.save_pt(expected, sfcs.uri("model.pt"), **key)
     assert_same(veturboio.load(sfcs.uri("model.pt"), **key), expected)
     assert sfcs.names() == ["model.pt"]
 
@@ -154,8 +164,41 @@ def test_what_is_not_there(sfcs: Folder):
 
 def test_a_file_cannot_be_mapped(sfcs: Folder):
     veturboio.save_file(tensors(), sfcs.uri("model"))
-    with pytest.raises(ValueError, match="cannot be mapped into memory"):
-        veturboio.load(sfcs.uri("model"), mmap=True)
+    torch.save(tensors(), sfcs.path / "model.pt")
+    for name in ("model", "model.pt"):
+        with pytest.raises(ValueError, match="cannot be mapped into memory"):
+            veturboio.load(sfcs.uri(name), mmap=True)
+
+
+def test_a_uri_that_pathlib_has_shortened_is_refused(sfcs: Folder):
+    for call in (lambda file: veturboio.load(file), lambda file: veturboio.save_file({}, file)):
+        with pytest.raises(ValueError, match=r"sfcs:/a/b: a pathlib.Path keeps one slash of the two after a scheme"):
+            call(Path("sfcs://a/b"))
+
+
+def test_an_empty_file_is_named(sfcs: Folder, tmp_path, capsys):
+    (sfcs.path / "empty").touch()
+    assert convert.main(["-i", sfcs.uri("empty"), "-o", str(tmp_path / "out")]) == 1
+    assert f"{sfcs.uri('empty')}: the file is empty" in capsys.readouterr().err
+
+
+def test_parts_are_written_where_the_environment_says(sfcs: Folder, monkeypatch):
+    (sfcs.path / "parts").mkdir()
+    monkeypatch.setenv("SFCS_CONCAT_DIR", f"/{sfcs.name}/parts")
+    job = torch.ops.veturbo.start_save(tensors(), sfcs.uri("model"))
+    job.result()
+    assert_same(veturboio.load(sfcs.uri("model")), tensors())
+    assert sfcs.names() == ["model", "parts"]
+
+
+def test_a_read_only_file_is_not_replaced(sfcs: Folder):
+    veturboio.save_file(tensors(), sfcs.uri("model"))
+    (sfcs.path / "model").chmod(0o444)
+    with pytest.raises(PermissionError):
+        veturboio.save_file({}, sfcs.uri("model"))
+    (sfcs.path / "model").chmod(0o600)
+    with pytest.warns(UserWarning, match="SFCS does not set modes"):
+        veturboio.save_file({}, sfcs.uri("model"))
 
 
 def test_a_damaged_file(sfcs: Folder):

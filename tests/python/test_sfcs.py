@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from sfcs_cluster import Folder
 
 import veturboio
+from fakes.cloudfs import ACCESS_KEY, NAME_NODE, SECRET_KEY, SETTINGS
 from veturboio import cipher, convert
 
 KEYS = {"plain": {}, "CTR-128": {"key": bytes(16), "iv": bytes(range(16))}, "CTR-256": {"key": bytes(32), "iv": bytes(range(16))}}
@@ -189,6 +192,33 @@ def test_parts_are_written_where_the_environment_says(sfcs: Folder, monkeypatch)
     job.result()
     assert_same(veturboio.load(sfcs.uri("model")), tensors())
     assert sfcs.names() == ["model", "parts"]
+
+
+def test_a_configuration_file_and_files_of_credentials(sfcs: Folder, tmp_path, monkeypatch):
+    settings = {name: os.environ[name] for name in SETTINGS}
+    for name in (*SETTINGS, "SFCS_ACCESS_KEY", "SFCS_SECRET_KEY", "SFCS_NAMENODE_ENDPOINT_ADDRESS"):
+        monkeypatch.delenv(name)
+    policy = {
+        "mount_path": "/mnt/models",
+        "cache_prefix": f"/{sfcs.name}",
+        "authentication_service_name": settings["SFCS_AUTHENTICATION_SERVICE_NAME"],
+        "enable_dns": False,
+        "sfcs_fs_name": settings["SFCS_FSNAME"],
+        "region": settings["SFCS_REGION"],
+        "ufs_path": settings["SFCS_UFS_PATH"],
+        "ns_id": settings["SFCS_NS_ID"],
+        "name_node_endpoint": NAME_NODE,
+    }
+    (tmp_path / "SFCSConfiguration.json").write_text(json.dumps({"cache_policies": {"/mnt/models": policy}}))
+    (tmp_path / "MLP_ACCESS_KEY").write_text(ACCESS_KEY)
+    (tmp_path / "MLP_SECRET_KEY").write_text(SECRET_KEY)
+    monkeypatch.setenv("SFCS_METAINFO_PATH", str(tmp_path / "SFCSConfiguration.json"))
+    monkeypatch.setenv("CREDENTIAL_PATH", str(tmp_path))
+    monkeypatch.setenv("MLP_RDMA_NETWORK_SEGMENT", settings["SFCS_NETWORK_SEGMENT"])
+    veturboio.save_file(tensors(), "sfcs://mnt/models/model")
+    assert sfcs.names() == ["model"]
+    monkeypatch.setenv("VETURBOIO_USE_SFCS_SDK", "1")
+    assert_same(veturboio.load(Path("/mnt/models/model")), tensors())
 
 
 def test_a_read_only_file_is_not_replaced(sfcs: Folder):

@@ -192,6 +192,13 @@ def test_no_library(sfcs: Folder):
     assert line.endswith("Get it by: python -m veturboio.get_libcfs")
 
 
+def test_a_library_where_the_loader_looks(sfcs: Folder):
+    environment = process_environment(sfcs.cluster, LD_LIBRARY_PATH=str(sfcs.cluster.library.parent))
+    del environment["VETURBOIO_LIBCFS"]
+    for action in ("save", "load"):
+        assert run_python(PROGRAM, action, sfcs.uri("model"), env=environment).stdout == ""
+
+
 def test_a_library_that_is_another_one(sfcs: Folder, client: Client):
     def load(library: str) -> list[str]:
         environment = process_environment(sfcs.cluster, VETURBOIO_LIBCFS=library)

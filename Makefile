@@ -33,14 +33,14 @@ check: setup
 	@for file in $(SHELL_FILES); do bash -n $$file || exit 1; done
 
 test-cpp: setup
-	$(MAKE) --no-print-directory -C tests/cpp run
+	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run
 
 test-python: setup
 	$(PYTHON_IN_VENV) -m pytest
 
 test-san: setup
-	$(MAKE) --no-print-directory -C tests/cpp run SANITIZE=address,undefined
-	$(MAKE) --no-print-directory -C tests/cpp run SANITIZE=thread
+	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=address,undefined
+	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=thread
 
 test-dist: setup
 	VENV=$(VENV) tools/test_dist.sh

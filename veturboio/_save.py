@@ -35,7 +35,7 @@ def save_file(
     """Saves tensors as a safetensors file, byte for byte what the safetensors library writes for them.
 
     The file takes the place of an old one in one step when it is complete and on the disk: at any moment, and after any failure,
-    the old or the new one is there, whole. It keeps the old one's mode.
+    the old or the new one is there, whole. It keeps the old one's mode, where the storage lets modes be set.
 
     Args:
         state_dict: Names and tensors, on any devices. It is not changed; the tensors must not be while they are saved.

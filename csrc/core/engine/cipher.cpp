@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <span>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "base/concat.h"
+#include "base/environment.h"
 #include "base/error.h"
 #include "format/cipher_header.h"
 #include "format/container.h"
@@ -25,13 +25,8 @@ namespace {
 
 constexpr const char* kGivenKeySource = "the key argument";
 
-std::string_view environment(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? std::string_view() : value;
-}
-
 bool switched_on(const char* name) {
-  return environment(name) == "1";
+  return environment_variable(name) == "1";
 }
 
 Cipher from_key(crypto::DataKey key, std::string source) {
@@ -160,7 +155,7 @@ Cipher find_cipher(const std::string& uri, GivenKey given, std::stop_token stop)
 Cipher make_cipher(const std::string& uri, GivenKey given, std::stop_token stop) {
   try {
     if (!given.key && !given.iv && switched_on("VETURBOIO_CIPHER_HEADER")) {
-      const std::string_view mode = environment("VETURBOIO_CIPHER_MODE");
+      const std::string_view mode = environment_variable("VETURBOIO_CIPHER_MODE");
       keys::WrappedKey fresh =
           keys::make_wrapped_key(mode.empty() ? format::CipherMode::kCtr128 : format::parse_cipher_mode(mode), std::move(stop));
       Cipher cipher = from_key(std::move(fresh.key), "the KMS");

@@ -1,4 +1,4 @@
-"""Loads to an accelerator and saves from it, on a simulated one: each file of tests in a process of its own.
+"""Loads to an accelerator and saves from it, on a simulated one, in processes of their own.
 
 The simulated accelerator would be that of all other tests in this process as well.
 """
@@ -16,12 +16,13 @@ HERE = Path(__file__).parent
 
 
 # test_gpu.py is meant for real devices. That it passes here says that it is right, not that they are.
-@pytest.mark.parametrize("file", ["accelerator_cases.py", "test_gpu.py"])
-def test_on_a_simulated_accelerator(file: str) -> None:
+@pytest.mark.parametrize("files", ["accelerator_*.py", "test_gpu.py"])
+def test_on_a_simulated_accelerator(files: str) -> None:
     environment = dict(os.environ, VETURBOIO_REQUIRE_GPU="1", PYTHONFAULTHANDLER="1")
     folders = [str(HERE), str(HERE.parents[1]), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "fake_accelerator", "-p", "no:cacheprovider", str(HERE / file)]
+    plugins = ["-p", "fake_accelerator", "-p", "accelerator_support", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, *map(str, sorted(HERE.glob(files)))]
     tests = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, timeout=600)
     if tests.returncode != 0:
         pytest.fail(f"{' '.join(command)}\n{tests.stdout}{tests.stderr}", pytrace=False)

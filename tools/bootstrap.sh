@@ -27,6 +27,9 @@ have nlohmann-json3-dev '/usr/include/nlohmann/json.hpp'
 have libssl-dev '/usr/include/openssl/evp.h'
 have libcurl4-openssl-dev '/usr/include/*/curl/curl.h'
 have libgtest-dev '/usr/include/gtest/gtest.h'
+# For the slow file system of the tests (tests/fakes/slow_fs), and to unmount it.
+have libfuse3-dev '/usr/include/fuse3/fuse.h'
+have fuse3 '/usr/bin/fusermount3'
 "$python" -c 'import ensurepip' 2> /dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then
   install="apt-get install -y --no-install-recommends ${missing[*]}"

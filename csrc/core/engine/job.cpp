@@ -19,25 +19,44 @@ void Job::start(int num_threads, uint64_t bytes_total, size_t num_chunks, Work w
   work_ = std::move(work);
   bytes_total_ = bytes_total;
   num_chunks_ = num_chunks;
-  running_ = static_cast<size_t>(std::max(num_threads, 1));
-  const size_t wanted = running_;
-  threads_.reserve(static_cast<size_t>(num_threads));
-  for (size_t i = 0; i < static_cast<size_t>(num_threads); ++i) {
-    try {
-      threads_.emplace_back([this, i] {
-        run_worker(i);
-        leave(1);
-      });
-    } catch (const std::system_error&) {
-      break;  // The system has no more threads: those that there are do the work, at the worst this one.
-    }
+  const size_t wanted = static_cast<size_t>(std::max(num_threads, 1));
+  size_t started = 0;
+  {
+    std::lock_guard lock(mutex_);
+    running_ = wanted;
+    started = start_threads(static_cast<size_t>(num_threads));
   }
-  if (threads_.empty()) {
+  // The system may have no more threads: those that there are do the work, at the worst this one.
+  if (started == 0) {
     run_worker(0);
   }
-  if (threads_.size() < wanted) {
-    leave(wanted - threads_.size());
+  if (started < wanted) {
+    leave(wanted - started);
   }
+}
+
+void Job::add_workers(int num_threads) {
+  std::lock_guard lock(mutex_);
+  if (!stopped() && next_chunk_.load(std::memory_order_relaxed) < num_chunks_) {
+    running_ += start_threads(static_cast<size_t>(num_threads));
+  }
+}
+
+// Until there are so many, and returns how many it has started. With mutex_ locked, so that none of them leaves before it is
+// counted.
+size_t Job::start_threads(size_t until) {
+  size_t started = 0;
+  try {
+    threads_.reserve(until);
+    for (; threads_.size() < until; ++started) {
+      threads_.emplace_back([this, worker = threads_.size()] {
+        run_worker(worker);
+        leave(1);
+      });
+    }
+  } catch (const std::system_error&) {
+  }
+  return started;
 }
 
 void Job::run_worker(size_t worker) {

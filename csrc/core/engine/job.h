@@ -21,7 +21,7 @@ namespace veturbo::engine {
 class Job {
  public:
   struct Work {
-    // Run by every worker, 0 to num_threads - 1; takes chunks until next_chunk() has none.
+    // Run by every worker, 0 to num_threads - 1, and those added later; takes chunks until next_chunk() has none.
     std::function<void(Job&, size_t worker)> run;
     // Run once by whichever worker ends last, if none has failed.
     std::function<void()> finish = [] {};
@@ -40,6 +40,8 @@ class Job {
   // For workers: the index of a chunk that nobody has taken, or nothing when none is left or the job is to stop.
   std::optional<size_t> next_chunk();
   void add_done(uint64_t bytes) { bytes_done_.fetch_add(bytes, std::memory_order_relaxed); }
+  // For workers: starts more of them until there are `num_threads`, if the job has work left and the system has threads.
+  void add_workers(int num_threads);
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
 
   // Waits until the work has ended, well or badly; false when `timeout` passed before it did.
@@ -60,6 +62,7 @@ class Job {
  private:
   bool failed();
   void fail(std::exception_ptr error);
+  size_t start_threads(size_t until);
   void run_worker(size_t worker);
   void leave(size_t workers);
 

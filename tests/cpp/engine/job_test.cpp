@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <latch>
 #include <set>
 #include <stdexcept>
 
@@ -45,6 +46,52 @@ TEST(Job, WithoutThreadsIsDoneWhenItHasStarted) {
   job.start(0, 0, 1, {.run = [&](Job&, size_t) { worker = std::this_thread::get_id(); }});
   EXPECT_EQ(worker, std::this_thread::get_id());
   EXPECT_TRUE(job.wait(duration<double>(0)));
+}
+
+TEST(Job, AddsWorkersWhileItRuns) {
+  std::mutex mutex;
+  std::set<size_t> workers;
+  std::latch all_there(5);
+  int finished = 0;
+  Job job;
+  job.start(2, 0, 1000,
+            {.run =
+                 [&](Job& job, size_t worker) {
+                   job.add_workers(5);
+                   {
+                     std::lock_guard lock(mutex);
+                     workers.insert(worker);
+                   }
+                   all_there.arrive_and_wait();
+                   while (job.next_chunk()) {
+                   }
+                 },
+             .finish = [&] { ++finished; }});
+  job.wait(std::nullopt);
+  job.rethrow_if_failed();
+  EXPECT_EQ(workers, (std::set<size_t>{0, 1, 2, 3, 4}));
+  EXPECT_EQ(finished, 1);
+}
+
+TEST(Job, AddsNoWorkersWhenNoChunkIsLeftOrItIsToStop) {
+  std::atomic<int> workers = 0;
+  {
+    Job without_chunks;
+    without_chunks.start(1, 0, 0, {.run = [&](Job& job, size_t) {
+                           ++workers;
+                           job.add_workers(3);
+                         }});
+  }
+  EXPECT_EQ(workers, 1);
+  {
+    Job cancelled;
+    cancelled.start(1, 0, SIZE_MAX, {.run = [&](Job& job, size_t) {
+                      ++workers;
+                      job.cancel();
+                      job.add_workers(3);
+                    }});
+  }
+  EXPECT_EQ(workers, 2);
 }
 
 TEST(Job, KeepsTheFirstErrorAndStopsTheOthers) {

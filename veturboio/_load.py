@@ -61,7 +61,8 @@ def load(
         state_dict: Load into these tensors, on whatever devices they are, and return this dict. Their names, shapes and dtypes
             must be the file's; that is checked before the first byte is written.
         mmap: On the CPU, map the file instead of reading it: returns at once, reads what is touched. The mapping is private
-            (writing to a tensor does not change the file), and the file must not be truncated while it is in use.
+            (writing to a tensor does not change the file), and the file must not be truncated while it is in use. What is far
+            away (NFS, FUSE, ...) and not in the page cache is read all the same: each touch would wait for it.
         weights_only: For files of torch.save, as torch.load's. False runs code that the file contains.
 
     Returns:
@@ -76,7 +77,8 @@ def load(
         MemoryError: The tensors do not fit.
 
     Warns:
-        UserWarning: Calls to the storage failed and were made again, or it was read by fewer readers than it might have been.
+        UserWarning: Calls to the storage failed and were made again, or it was read by fewer readers than it might have been;
+            a file is too far away to be mapped (once a process and kind of file system).
     """
     device = target_device(map_location)
     num_threads = thread_count(num_thread)

@@ -7,6 +7,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
+#include <mutex>
 #include <unordered_set>
 #include <utility>
 
@@ -120,6 +121,9 @@ LoadJob::LoadJob(const std::string& file, LoadOptions options)
     }
     const at::Device device = with_index(options_.device.value_or(at::Device(at::kCPU)));
     options_.device = device;
+    if (device.is_cpu() && options_.mmap) {
+      read_what_is_too_far_to_map();
+    }
     allocate();
     std::vector<engine::FileRange> ranges;
     const bool has_data_to_read = !device.is_meta() && !(device.is_cpu() && options_.mmap);
@@ -210,6 +214,21 @@ void LoadJob::allocate_in_arena() {
     const uint64_t bytes = header_.tensors[i].num_bytes();
     const at::Tensor tensor = tensor_over(arena, offsets[i], bytes, specs[i].sizes, specs[i].type, Reclaim::kDiscardPages);
     loaded_.push_back({tensor, tensor});
+  }
+}
+
+void LoadJob::read_what_is_too_far_to_map() {
+  const std::string storage = file_->too_far_to_map();
+  if (storage.empty()) {
+    return;
+  }
+  options_.mmap = false;
+  static std::mutex mutex;
+  static std::unordered_set<std::string> said;
+  std::lock_guard lock(mutex);
+  if (said.insert(storage).second) {
+    warning_ = concat(file_->uri(), ": read instead of mapped, as all that is on ", storage,
+                      " and not in the page cache: a mapping would wait for it at every few pages (this is said once)");
   }
 }
 
@@ -317,8 +336,9 @@ void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
     }
     legs_.push_back({file, std::move(plan), std::move(sink)});
   }
+  const engine::Readers readers = options_.num_threads == 0 ? engine::Readers::kAsManyAsPay : engine::Readers::kFixed;
   job_.start(bytes <= traits.inline_bytes ? 0 : num_threads, bytes, num_chunks,
-             {.run = [this](engine::Job& job, size_t) { engine::load_chunks(job, legs_); }});
+             {.run = [this, readers](engine::Job& job, size_t) { engine::load_chunks(job, legs_, readers); }});
 }
 
 std::tuple<int64_t, int64_t> LoadJob::progress() const {
@@ -369,7 +389,11 @@ void LoadJob::finish() {
 }
 
 std::vector<std::string> LoadJob::warnings() const {
-  return valid_utf8(file_->warnings());
+  std::vector<std::string> all = file_->warnings();
+  if (!warning_.empty()) {
+    all.push_back(warning_);
+  }
+  return valid_utf8(all);
 }
 
 StringDict LoadJob::metadata() const {

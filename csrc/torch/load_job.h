@@ -66,6 +66,7 @@ class LoadJob : public torch::CustomClassHolder {
   void select(const std::vector<std::string>& names);
   void allocate();
   void allocate_in_arena();
+  void read_what_is_too_far_to_map();
   void map_file();
   void adopt(const TensorDict& into);
   // `ranges` are those of the tensors, in bytes of the file.
@@ -78,6 +79,7 @@ class LoadJob : public torch::CustomClassHolder {
   std::vector<Loaded> loaded_;        // one a tensor of the header
   bool writes_existing_ = false;
   bool finished_ = false;
+  std::string warning_;
   std::vector<engine::LoadLeg> legs_;
   engine::Job job_;  // last: its threads use all of the above
 };

@@ -68,8 +68,9 @@ size_t HostSink::acquire(const Chunk&, std::span<const Segment> segments, Spans&
   return 0;
 }
 
-void load_chunks(Job& job, std::span<const LoadLeg> legs) {
+void load_chunks(Job& job, std::span<const LoadLeg> legs, Readers readers) {
   ChunkReader reader;
+  int parallelism = legs.empty() ? 0 : legs.front().file->traits().parallelism;
   Spans memory;
   while (auto index = job.next_chunk()) {
     auto leg = legs.begin();
@@ -89,6 +90,11 @@ void load_chunks(Job& job, std::span<const LoadLeg> legs) {
     }
     leg->sink->deliver(chunk, segments, ticket);
     job.add_done(chunk.size);
+    // The first chunks may have shown that more can be had at once than was thought when the workers were started.
+    if (const int now = leg->file->traits().parallelism; readers == Readers::kAsManyAsPay && now > parallelism) {
+      parallelism = now;
+      job.add_workers(choose_num_threads(0, leg->plan, now));
+    }
   }
   for (const LoadLeg& leg : legs) {
     leg.sink->drain();

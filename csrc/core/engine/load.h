@@ -51,7 +51,10 @@ struct LoadLeg {
   std::unique_ptr<ChunkSink> sink;
 };
 
+// Whether a load that finds its storage to be far away may have more workers than it began with.
+enum class Readers { kFixed, kAsManyAsPay };
+
 // One worker of a load: takes chunks, numbered through all legs, until there are none, reads them and hands them on.
-void load_chunks(Job& job, std::span<const LoadLeg> legs);
+void load_chunks(Job& job, std::span<const LoadLeg> legs, Readers readers = Readers::kAsManyAsPay);
 
 }  // namespace veturbo::engine

@@ -1,12 +1,26 @@
 #pragma once
 
+#include <string_view>
+
 namespace veturbo::storage {
 
-// Whether the open file lives in memory (tmpfs, /dev/shm).
-bool is_memory_file_system(int fd);
+// What an open file's file system says of the way to it. How long that way is, it does not say: a file system in user space may
+// be a folder of this machine or an object store, so what is not known to be near is measured.
+struct FileSystem {
+  enum class Kind {
+    kMemory,     // tmpfs, /dev/shm
+    kLocalDisk,  // where reading past the page cache is safe and pays when the file is cold
+    kRemote,     // comes over a network, or through a program that may fetch it from one
+    kUnknown,
+  };
+  Kind kind;
+  std::string_view name;  // for messages
+};
 
-// Whether the open file lies on a local disk's file system, where reading past the page cache is safe and pays when the file is
-// cold. On network and user-space file systems O_DIRECT means anything from nothing to no read-ahead: only on request there.
-bool is_local_disk_file_system(int fd);
+FileSystem file_system_of(int fd);
+
+inline bool is_memory_file_system(int fd) {
+  return file_system_of(fd).kind == FileSystem::Kind::kMemory;
+}
 
 }  // namespace veturbo::storage

@@ -16,12 +16,12 @@ namespace veturbo::storage {
 
 namespace {
 
-std::optional<double> share_by_cachestat(int fd, uint64_t size) {
+std::optional<double> share_by_cachestat(int fd, uint64_t begin, uint64_t size) {
   constexpr long kCachestat = 451;  // the same number on every architecture; older headers lack its name
   struct {
     uint64_t offset;
     uint64_t length;
-  } range = {0, size};
+  } range = {begin, size};
   struct {
     uint64_t cached;
     uint64_t dirty;
@@ -35,9 +35,9 @@ std::optional<double> share_by_cachestat(int fd, uint64_t size) {
   return std::min(1.0, static_cast<double>(pages.cached * page_size()) / static_cast<double>(size));
 }
 
-std::optional<double> share_by_mincore(int fd, uint64_t size) {
+std::optional<double> share_by_mincore(int fd, uint64_t begin, uint64_t size) {
   constexpr uint64_t kSamples = 256;
-  void* const mapping = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+  void* const mapping = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(begin));
   if (mapping == MAP_FAILED) {
     return std::nullopt;
   }
@@ -60,17 +60,22 @@ std::optional<double> share_by_mincore(int fd, uint64_t size) {
   return static_cast<double>(cached) / static_cast<double>(asked);
 }
 
+double cached_share_of(int fd, uint64_t begin, uint64_t size) {
+  std::optional<double> share = share_by_cachestat(fd, begin, size);
+  if (!share) {
+    share = share_by_mincore(fd, begin, size);
+  }
+  return share.value_or(1);
+}
+
 }  // namespace
 
 double cached_share(int fd, uint64_t size) {
-  if (size == 0) {
-    return 1;
-  }
-  std::optional<double> share = share_by_cachestat(fd, size);
-  if (!share) {
-    share = share_by_mincore(fd, size);
-  }
-  return share.value_or(1);
+  return size == 0 ? 1 : cached_share_of(fd, 0, size);
+}
+
+bool is_page_cached(int fd, uint64_t offset) {
+  return cached_share_of(fd, offset, page_size()) > 0;
 }
 
 }  // namespace veturbo::storage

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -12,12 +13,15 @@
 #include "base/concat.h"
 #include "base/cpu_count.h"
 #include "base/error.h"
-#include "storage/file_system.h"
 #include "storage/page_cache.h"
+#include "storage/read_timer.h"
 
 namespace veturbo::storage {
 
 namespace {
+
+// O_NONBLOCK only matters for what open() refuses: opening a FIFO would wait for its writer.
+constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
 
 // The strictest alignment that a local file system asks for; statx() would tell the loosest, which gains nothing here.
 constexpr uint64_t kDirectAlignment = 4096;
@@ -37,8 +41,33 @@ constexpr uint64_t kMinColdBytes = uint64_t{16} << 20;
 // with more than this share cached, the page cache wins.
 constexpr double kMaxCachedShare = 0.4;
 
-bool direct_io_pays(int fd, uint64_t size) {
-  return size >= kMinColdBytes && is_local_disk_file_system(fd) && cached_share(fd, size) < kMaxCachedShare;
+// Far away, a call takes milliseconds before its first byte comes, and one reader is slow: many, and chunks so small that each
+// reader has some.
+constexpr int kFarReads = 32;
+constexpr int kMinRemoteReads = 8;  // where nothing has been measured yet
+constexpr uint64_t kMinFarChunkBytes = uint64_t{1} << 20;
+constexpr uint64_t kMaxFarChunkBytes = uint64_t{4} << 20;
+constexpr uint64_t kFarChunksPerReader = 2;
+// What the kernel begins to read in answer to one POSIX_FADV_WILLNEED, where nobody has changed that (see ReaderHandles); of more
+// it forgets the rest.
+constexpr uint64_t kReadAheadBytes = uint64_t{256} << 10;
+// From this share on a file is taken for one that is all there. What is missing is then noticed by the reads that wait for it.
+constexpr double kMinCachedShare = 0.9;
+
+bool is_local(const FileSystem& file_system) {
+  return file_system.kind == FileSystem::Kind::kMemory || file_system.kind == FileSystem::Kind::kLocalDisk;
+}
+
+bool direct_io_pays(const FileSystem& file_system, int fd, uint64_t size) {
+  return size >= kMinColdBytes && file_system.kind == FileSystem::Kind::kLocalDisk && cached_share(fd, size) < kMaxCachedShare;
+}
+
+// Has the kernel begin to read all of it.
+void ask_for(int fd, uint64_t offset, uint64_t size) {
+  for (uint64_t done = 0; done < size; done += kReadAheadBytes) {
+    ::posix_fadvise(fd, static_cast<off_t>(offset + done), static_cast<off_t>(std::min(size - done, kReadAheadBytes)),
+                    POSIX_FADV_WILLNEED);
+  }
 }
 
 Error ended_early(uint64_t offset, uint64_t size) {
@@ -51,8 +80,6 @@ Error ended_early(uint64_t offset, uint64_t size) {
 std::unique_ptr<PosixReadableFile> PosixReadableFile::open(std::string uri, const std::string& path, DirectIo direct_io,
                                                            const SystemCalls& calls) {
   try {
-    // O_NONBLOCK only matters for what is refused below: opening a FIFO would wait for its writer.
-    constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
     UniqueFd fd(uninterrupted([&] { return calls.open(path.c_str(), kFlags, 0); }));
     if (!fd) {
       throw Error::from_errno(errno, "");
@@ -68,30 +95,40 @@ std::unique_ptr<PosixReadableFile> PosixReadableFile::open(std::string uri, cons
       throw Error(ErrorKind::kIo, "not a regular file", EINVAL);
     }
     const uint64_t size = static_cast<uint64_t>(info.st_size);
-    UniqueFd direct_fd;
-    if (direct_io == DirectIo::kAlways || (direct_io == DirectIo::kAuto && direct_io_pays(fd.get(), size))) {
+    std::unique_ptr<PosixReadableFile> file(new PosixReadableFile(uri, size, std::move(fd), direct_io, calls));
+    if (direct_io == DirectIo::kAlways ||
+        (direct_io == DirectIo::kAuto && direct_io_pays(file->file_system_, file->handles_.first(), size))) {
       // refused: read through the cache
-      direct_fd = UniqueFd(uninterrupted([&] { return calls.open(path.c_str(), kFlags | O_DIRECT, 0); }));
+      UniqueFd direct_fd(uninterrupted([&] { return calls.open(path.c_str(), kFlags | O_DIRECT, 0); }));
       struct stat again = {};
-      if (direct_fd && (::fstat(direct_fd.get(), &again) != 0 || again.st_ino != info.st_ino || again.st_dev != info.st_dev)) {
-        direct_fd.reset();  // the name was given to another file in between
+      // Unless the name was given to another file in between.
+      if (direct_fd && ::fstat(direct_fd.get(), &again) == 0 && again.st_ino == info.st_ino && again.st_dev == info.st_dev) {
+        file->use_direct_io(std::move(direct_fd));
       }
     }
-    return std::unique_ptr<PosixReadableFile>(new PosixReadableFile(uri, size, std::move(fd), std::move(direct_fd), calls));
+    return file;
   } catch (Error& error) {
     throw error.in_file(uri);
   }
 }
 
-PosixReadableFile::PosixReadableFile(std::string uri, uint64_t size, UniqueFd fd, UniqueFd direct_fd, const SystemCalls& calls)
+PosixReadableFile::PosixReadableFile(std::string uri, uint64_t size, UniqueFd fd, DirectIo direct_io, const SystemCalls& calls)
     : ReadableFile(std::move(uri), size),
       calls_(calls),
-      fd_(std::move(fd)),
-      direct_fd_(std::move(direct_fd)),
-      direct_(static_cast<bool>(direct_fd_)) {}
+      file_system_(file_system_of(fd.get())),
+      direct_io_(direct_io),
+      handles_(std::move(fd), kFlags, calls) {}
 
 ReadTraits PosixReadableFile::traits() const {
+  if (!is_local(file_system_)) {
+    std::call_once(distance_asked_, [this] { find_distance(); });
+  }
   const int cpus = std::min(available_cpus(), kMaxCachedReads);
+  if (is_far()) {
+    const uint64_t chunk =
+        std::clamp(std::bit_ceil(size() / (kFarReads * kFarChunksPerReader)), kMinFarChunkBytes, kMaxFarChunkBytes);
+    return {.chunk_size = chunk, .piece_size = chunk, .inline_bytes = 0, .parallelism = kFarReads, .mappable = true};
+  }
   if (uses_direct_io()) {
     return {.chunk_size = kDirectChunkBytes,
             .piece_size = kDirectPieceBytes,
@@ -102,21 +139,74 @@ ReadTraits PosixReadableFile::traits() const {
   return {.chunk_size = kCachedChunkBytes,
           .piece_size = kCachedPieceBytes,
           .inline_bytes = kInlineBytes,
-          .parallelism = cpus,
+          .parallelism = is_cold_and_remote() ? std::max(cpus, kMinRemoteReads) : cpus,
           .mappable = true};
+}
+
+// Sees whether the file is in the page cache, and else whether it is far.
+void PosixReadableFile::find_distance() const {
+  const int fd = handles_.first();
+  cached_ = cached_share(fd, size()) >= kMinCachedShare;
+  uint64_t page_read = 0;
+  if (!is_far()) {  // by what has been read before
+    // The middle: the beginning and the end of a file have mostly been looked at. It is read even if it is said to be cached: of
+    // a file that the process may not write, the kernel says that of every page.
+    page_read = align_down(size() / 2, page_size());
+    std::byte byte;
+    const ReadTimer timer;
+    if (::pread(fd, &byte, 1, static_cast<off_t>(page_read)) < 1 || !timer.waited(1)) {
+      return;
+    }
+    far_.store(true, std::memory_order_relaxed);
+  }
+  cached_ = false;
+  if (direct_io_ != DirectIo::kAuto) {
+    return;
+  }
+  // Many file systems in user space drop what the page cache has of a file whenever it is opened. With readers that open it while
+  // others read, much would be fetched twice; and nothing would be kept for later.
+  handles_.open_another();
+  if (!is_page_cached(fd, page_read)) {
+    use_direct_io(handles_.open_again(O_DIRECT));
+  }
+}
+
+void PosixReadableFile::use_direct_io(UniqueFd fd) const {
+  if (fd) {
+    direct_handles_ = std::make_unique<ReaderHandles>(std::move(fd), kFlags | O_DIRECT, calls_);
+    direct_.store(true, std::memory_order_release);
+  }
 }
 
 MappedRegion PosixReadableFile::map() const {
   try {
-    return MappedRegion::private_file(fd_.get(), size());
+    return MappedRegion::private_file(handles_.first(), size());
   } catch (Error& error) {
     throw error.in_file(uri());
   }
 }
 
+std::string PosixReadableFile::too_far_to_map() const {
+  traits();
+  return is_far() || is_cold_and_remote() ? std::string(file_system_.name) : "";
+}
+
 void PosixReadableFile::do_read_at(uint64_t offset, std::span<std::byte> out) {
+  if (is_far() || is_local(file_system_)) {
+    read(offset, out);
+    return;
+  }
+  const ReadTimer timer;
+  read(offset, out);
+  if (timer.waited(out.size())) {
+    far_.store(true, std::memory_order_relaxed);
+  }
+}
+
+void PosixReadableFile::read(uint64_t offset, std::span<std::byte> out) {
   if (uses_direct_io()) {
-    if (read_direct(offset, out)) {
+    const auto read = [&](int fd) { return read_direct(fd, offset, out); };
+    if (is_far() ? direct_handles_->read_alone(read) : read(direct_handles_->first())) {
       return;
     }
     direct_.store(false, std::memory_order_relaxed);
@@ -125,17 +215,22 @@ void PosixReadableFile::do_read_at(uint64_t offset, std::span<std::byte> out) {
 }
 
 void PosixReadableFile::read_cached(uint64_t offset, std::span<std::byte> out) {
-  const size_t got = read_fully(calls_, fd_.get(), offset, out);
+  const auto read = [&](int fd) {
+    if (is_far() && out.size() > kReadAheadBytes) {  // who reads little at a time does best with what the kernel reads ahead
+      ask_for(fd, offset, out.size());
+    }
+    return read_fully(calls_, fd, offset, out);
+  };
+  const size_t got = is_far() ? handles_.read_alone(read) : read(handles_.first());
   if (got < out.size()) {
     throw ended_early(offset + got, size());
   }
 }
 
-bool PosixReadableFile::read_direct(uint64_t offset, std::span<std::byte> out) {
+bool PosixReadableFile::read_direct(int fd, uint64_t offset, std::span<std::byte> out) {
   MappedRegion bounce;
   const auto read = [&](uint64_t at, std::span<std::byte> into) -> ssize_t {
-    const ssize_t got =
-        uninterrupted([&] { return calls_.pread(direct_fd_.get(), into.data(), into.size(), static_cast<off_t>(at)); });
+    const ssize_t got = uninterrupted([&] { return calls_.pread(fd, into.data(), into.size(), static_cast<off_t>(at)); });
     if (got < 0 && errno != EINVAL) {
       throw Error::from_errno(errno, "read").at_offset(at);
     }

@@ -30,6 +30,7 @@ class ReadableFile {
 
   const std::string& uri() const { return uri_; }
   uint64_t size() const { return size_; }
+  // May ask the storage something when it is first called, and says something else once reads have shown how far away that is.
   virtual ReadTraits traits() const = 0;
 
   // What those who wait for its bytes should know, one sentence each, so far.
@@ -40,6 +41,9 @@ class ReadableFile {
 
   // A private mapping of the whole file; Error(kInvalidArgument) where traits() say that there is none.
   virtual MappedRegion map() const;
+  // What the file lies on, if a mapping there works but should not be had, because each page that it touches waits for a far
+  // storage; else empty.
+  virtual std::string too_far_to_map() const { return ""; }
 
  protected:
   // As read_at; the range is known to lie inside the file, and the caller adds the uri.

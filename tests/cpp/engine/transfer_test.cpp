@@ -1,6 +1,7 @@
 // Loads and saves between memory and files in memory: every byte, whatever the sizes and the number of threads.
 #include <gtest/gtest.h>
 
+#include <condition_variable>
 #include <random>
 #include <tuple>
 
@@ -146,6 +147,54 @@ TEST(Load, GoesThroughTheLegsOneAfterTheOther) {
   EXPECT_TRUE(std::equal(first.begin(), first.begin() + 6'000, content.begin()));
   EXPECT_TRUE(std::equal(second.begin(), second.begin() + 4'000, content.begin() + 6'000));
   EXPECT_EQ(job.bytes_done(), 10'000U);
+}
+
+// Turns out to be far away once it has been read from: four can then read it at once, and wait a while for each other.
+class FarFile final : public storage::ReadableFile {
+ public:
+  explicit FarFile(std::vector<std::byte> bytes) : ReadableFile("memory://far", bytes.size()), bytes_(std::move(bytes)) {}
+
+  storage::ReadTraits traits() const override {
+    return {.chunk_size = 1024, .piece_size = 1024, .inline_bytes = 0, .parallelism = reads_ == 0 ? 1 : 4, .mappable = false};
+  }
+  int most_at_once() const { return most_at_once_; }
+
+ protected:
+  void do_read_at(uint64_t offset, std::span<std::byte> out) override {
+    std::unique_lock lock(mutex_);
+    most_at_once_ = std::max(most_at_once_, ++at_once_);
+    if (++reads_ > 1) {
+      changed_.notify_all();
+      changed_.wait_for(lock, std::chrono::milliseconds(200), [this] { return most_at_once_ == 4; });
+    }
+    --at_once_;
+    std::memcpy(out.data(), bytes_.data() + offset, out.size());
+  }
+
+ private:
+  std::vector<std::byte> bytes_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::atomic<int> reads_ = 0;
+  int at_once_ = 0;
+  int most_at_once_ = 0;
+};
+
+TEST(Load, IsGivenMoreWorkersWhereTheStorageTurnsOutToBeFar) {
+  const std::vector<std::byte> content = pattern(10'000);
+  for (const Readers readers : {Readers::kAsManyAsPay, Readers::kFixed}) {
+    FarFile file(content);
+    std::vector<std::byte> memory(content.size());
+    const std::vector<FileRange> ranges = {{0, content.size()}};
+    std::vector<LoadLeg> legs;
+    legs.push_back({&file, make_plan(ranges, {.chunk_size = 1024}), std::make_unique<HostSink>(std::vector{memory.data()})});
+    Job job;
+    job.start(1, content.size(), legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, legs, readers); }});
+    job.wait(std::nullopt);
+    job.rethrow_if_failed();
+    EXPECT_EQ(file.most_at_once(), readers == Readers::kFixed ? 1 : 4);
+    EXPECT_EQ(memory, content);
+  }
 }
 
 class CountingSink final : public ChunkSink {

@@ -144,11 +144,13 @@ TEST_F(DirectIoTest, IsChosenForAColdFileOnly) {
   EXPECT_FALSE(PosixReadableFile::open("file", directory_ / "file", DirectIo::kAuto)->uses_direct_io());
   const UniqueFd fd(::open((directory_ / "file").c_str(), O_RDONLY | O_CLOEXEC));
   EXPECT_GT(cached_share(fd.get(), content.size()), 0.9);
+  EXPECT_TRUE(is_page_cached(fd.get(), 8192));
   ASSERT_EQ(::fsync(fd.get()), 0);
   ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
   if (cached_share(fd.get(), content.size()) > 0.1) {
     GTEST_SKIP() << "the system keeps the file in its cache";
   }
+  EXPECT_FALSE(is_page_cached(fd.get(), 8192));
   EXPECT_TRUE(PosixReadableFile::open("file", directory_ / "file", DirectIo::kAuto)->uses_direct_io());
   EXPECT_FALSE(PosixReadableFile::open("file", directory_ / "file", DirectIo::kNever)->uses_direct_io());
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 namespace veturbo::engine {
 
@@ -70,7 +71,7 @@ size_t HostSink::acquire(const Chunk&, std::span<const Segment> segments, Spans&
 
 void load_chunks(Job& job, std::span<const LoadLeg> legs, Readers readers) {
   ChunkReader reader;
-  int parallelism = legs.empty() ? 0 : legs.front().file->traits().parallelism;
+  std::optional<int> parallelism;  // before this worker's last chunk
   Spans memory;
   while (auto index = job.next_chunk()) {
     auto leg = legs.begin();
@@ -78,6 +79,12 @@ void load_chunks(Job& job, std::span<const LoadLeg> legs, Readers readers) {
       *index -= leg->plan.chunks.size();
       ++leg;
     }
+    // The first chunks may have shown that more can be had at once than was thought when the workers were started.
+    const int now = leg->file->traits().parallelism;
+    if (readers == Readers::kAsManyAsPay && parallelism && now > *parallelism) {
+      job.add_workers(choose_num_threads(0, leg->plan, now));
+    }
+    parallelism = now;
     const Chunk& chunk = leg->plan.chunks[*index];
     const std::span<const Segment> segments = leg->plan.segments_of(chunk);
     memory.clear();
@@ -90,11 +97,6 @@ void load_chunks(Job& job, std::span<const LoadLeg> legs, Readers readers) {
     }
     leg->sink->deliver(chunk, segments, ticket);
     job.add_done(chunk.size);
-    // The first chunks may have shown that more can be had at once than was thought when the workers were started.
-    if (const int now = leg->file->traits().parallelism; readers == Readers::kAsManyAsPay && now > parallelism) {
-      parallelism = now;
-      job.add_workers(choose_num_threads(0, leg->plan, now));
-    }
   }
   for (const LoadLeg& leg : legs) {
     leg.sink->drain();

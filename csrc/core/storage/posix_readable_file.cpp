@@ -117,13 +117,13 @@ PosixReadableFile::PosixReadableFile(std::string uri, uint64_t size, UniqueFd fd
       calls_(calls),
       file_system_(file_system_of(fd.get())),
       direct_io_(direct_io),
+      cpus_(std::min(available_cpus(), kMaxCachedReads)),
       handles_(std::move(fd), kFlags, calls) {}
 
 ReadTraits PosixReadableFile::traits() const {
   if (!is_local(file_system_)) {
     std::call_once(distance_asked_, [this] { find_distance(); });
   }
-  const int cpus = std::min(available_cpus(), kMaxCachedReads);
   if (is_far()) {
     const uint64_t chunk =
         std::clamp(std::bit_ceil(size() / (kFarReads * kFarChunksPerReader)), kMinFarChunkBytes, kMaxFarChunkBytes);
@@ -133,13 +133,13 @@ ReadTraits PosixReadableFile::traits() const {
     return {.chunk_size = kDirectChunkBytes,
             .piece_size = kDirectPieceBytes,
             .inline_bytes = kInlineBytes,
-            .parallelism = std::max(cpus, kMinDirectReads),
+            .parallelism = std::max(cpus_, kMinDirectReads),
             .mappable = true};
   }
   return {.chunk_size = kCachedChunkBytes,
           .piece_size = kCachedPieceBytes,
           .inline_bytes = kInlineBytes,
-          .parallelism = is_cold_and_remote() ? std::max(cpus, kMinRemoteReads) : cpus,
+          .parallelism = is_cold_and_remote() ? std::max(cpus_, kMinRemoteReads) : cpus_,
           .mappable = true};
 }
 

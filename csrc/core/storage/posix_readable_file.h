@@ -53,6 +53,7 @@ class PosixReadableFile final : public ReadableFile {
   const SystemCalls& calls_;
   const FileSystem file_system_;
   const DirectIo direct_io_;
+  const int cpus_;  // that are of use for reading
   // What turns out while the file is being read, or when it is first asked for traits().
   mutable ReaderHandles handles_;
   mutable std::unique_ptr<ReaderHandles> direct_handles_;

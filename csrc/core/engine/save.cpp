@@ -1,5 +1,10 @@
 #include "engine/save.h"
 
+#include <algorithm>
+
+#include "base/align.h"
+#include "base/mapped_region.h"
+
 namespace veturbo::engine {
 
 namespace {
@@ -10,22 +15,57 @@ constexpr uint64_t kGatherBytes = uint64_t{1} << 20;
 
 class ChunkWriter {
  public:
-  explicit ChunkWriter(storage::WritableFile& file) : file_(file) {}
+  ChunkWriter(storage::WritableFile& file, uint64_t chunk_size)
+      : file_(file), alignment_(file.traits().alignment), chunk_size_(chunk_size) {}
 
   void write(std::span<const Segment> segments, const ConstSpans& memory) {
+    if (alignment_ > 1) {
+      write_aligned(segments, memory);
+      return;
+    }
     for (size_t i = 0; i < segments.size();) {
       i = segments[i].size < kSmallBytes ? write_small(segments, memory, i) : write_large(segments, memory, i);
     }
   }
 
  private:
-  size_t write_large(std::span<const Segment> segments, const ConstSpans& memory, size_t first) {
-    size_t size = memory[first].size();
-    size_t end = first + 1;
-    while (end < segments.size() && memory[end].data() == memory[first].data() + size) {
-      size += memory[end++].size();
+  // All of it at once, and from memory that lies as it does in the file: from where it is, or else by way of a buffer. The copy
+  // costs little beside the disk, on which other workers' chunks are being written meanwhile.
+  void write_aligned(std::span<const Segment> segments, const ConstSpans& memory) {
+    const uint64_t offset = segments.front().file_offset;
+    const std::span<const std::byte> first = contiguous_from(memory, 0);
+    const uint64_t skip = offset % alignment_;
+    if (first.size() == segments.back().file_offset + segments.back().size - offset &&
+        reinterpret_cast<uintptr_t>(first.data()) % alignment_ == skip) {
+      file_.write_at(offset, first);
+      return;
     }
-    file_.write_at(segments[first].file_offset, {memory[first].data(), size});
+    if (aligned_.size() == 0) {
+      aligned_ = MappedRegion::anonymous(chunk_size_ + alignment_);
+    }
+    std::byte* end = aligned_.data() + skip;
+    for (const std::span<const std::byte> bytes : memory) {
+      end = std::copy(bytes.begin(), bytes.end(), end);
+    }
+    file_.write_at(offset, {aligned_.data() + skip, end});
+  }
+
+  // The bytes from one segment's on that lie in memory as they do in the file.
+  static std::span<const std::byte> contiguous_from(const ConstSpans& memory, size_t first) {
+    size_t size = memory[first].size();
+    for (size_t i = first + 1; i < memory.size() && memory[i].data() == memory[first].data() + size; ++i) {
+      size += memory[i].size();
+    }
+    return {memory[first].data(), size};
+  }
+
+  size_t write_large(std::span<const Segment> segments, const ConstSpans& memory, size_t first) {
+    const std::span<const std::byte> bytes = contiguous_from(memory, first);
+    file_.write_at(segments[first].file_offset, bytes);
+    size_t end = first;
+    for (size_t size = 0; size < bytes.size(); ++end) {
+      size += memory[end].size();
+    }
     return end;
   }
 
@@ -42,7 +82,10 @@ class ChunkWriter {
   }
 
   storage::WritableFile& file_;
+  uint64_t alignment_;
+  uint64_t chunk_size_;
   std::vector<std::byte> buffer_;
+  MappedRegion aligned_;
 };
 
 }  // namespace
@@ -54,7 +97,7 @@ void HostSource::fetch(size_t, const Chunk&, std::span<const Segment> segments, 
 }
 
 void save_chunks(Job& job, size_t worker, storage::WritableFile& file, const Plan& plan, ChunkSource& source) {
-  ChunkWriter writer(file);
+  ChunkWriter writer(file, plan.chunk_size);
   ConstSpans memory;
   while (const auto run = job.next_chunk()) {
     for (const Chunk& chunk : plan.chunks_of(plan.runs[*run])) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/mapped_region.h"
 #include "crypto/keystream.h"
 #include "storage/readable_file.h"
 #include "storage/writable_file.h"
@@ -50,15 +51,16 @@ class EncryptedFile final : public WritableFile {
   void do_commit() override { ciphertext_->commit(); }
 
  private:
-  using Buffer = std::vector<std::byte>;
-  Buffer take_buffer();
-  void give_buffer(Buffer buffer);
+  MappedRegion take_buffer();
+  void give_buffer(MappedRegion buffer);
 
   std::unique_ptr<WritableFile> ciphertext_;
   uint64_t begin_;
   std::shared_ptr<const crypto::Keystream> keystream_;
+  uint64_t alignment_;
+  uint64_t piece_bytes_;
   std::mutex mutex_;
-  std::vector<Buffer> free_;  // as many as there were writers at once
+  std::vector<MappedRegion> free_;  // as many as there were writers at once
 };
 
 }  // namespace veturbo::storage

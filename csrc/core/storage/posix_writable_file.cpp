@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/align.h"
 #include "base/concat.h"
 #include "base/cpu_count.h"
 #include "base/error.h"
@@ -23,6 +24,12 @@ namespace {
 constexpr uint64_t kChunkBytes = uint64_t{8} << 20;
 constexpr uint64_t kInlineBytes = uint64_t{4} << 20;
 constexpr int kMaxWrites = 4;
+
+// The strictest that a local file system asks for, and the size of the page cache's pages.
+constexpr uint64_t kDirectAlignment = 4096;
+constexpr int kDirectWrites = 4;  // a disk wants several at once, also where cores are few
+// What is smaller the page cache takes in no time, and whoever saved it is likely to read it next.
+constexpr uint64_t kMinDirectBytes = uint64_t{16} << 20;
 
 // "This file system does not do that", as opposed to "this went wrong".
 bool means_unsupported(int code) {
@@ -86,6 +93,7 @@ PosixWritableFile::PosixWritableFile(std::string uri, const std::string& path, u
     }
     create_sibling();
     set_size(size);
+    open_direct(size);
   } catch (Error& error) {
     // The destructor does not run for an object that was never finished.
     if (!sibling_.empty()) {
@@ -102,6 +110,13 @@ PosixWritableFile::~PosixWritableFile() {
 }
 
 WriteTraits PosixWritableFile::traits() const {
+  if (uses_direct_io()) {
+    return {.chunk_size = kChunkBytes,
+            .inline_bytes = kInlineBytes,
+            .parallelism = kDirectWrites,
+            .run_size = kAnyOrder,
+            .alignment = kDirectAlignment};
+  }
   // Into memory, two writers fight over the page allocator and are slower than one.
   const bool one = in_order_ || is_memory_file_system(fd_.get());
   return {.chunk_size = kChunkBytes,
@@ -154,12 +169,48 @@ void PosixWritableFile::set_size(uint64_t size) {
   }
 }
 
+void PosixWritableFile::open_direct(uint64_t size) {
+  if (size >= kMinDirectBytes && !in_order_ && is_local_disk_file_system(fd_.get())) {
+    direct_fd_ = open(sibling_, O_WRONLY | O_DIRECT | O_NOFOLLOW, 0);  // refused: written through the cache
+    direct_ = static_cast<bool>(direct_fd_);
+  }
+}
+
 void PosixWritableFile::do_write_at(uint64_t offset, std::span<const std::byte> bytes) {
-  write_fully(calls_, fd_.get(), offset, bytes);
+  const uint64_t head = align_up(offset, kDirectAlignment) - offset;
+  if (!uses_direct_io() || head >= bytes.size() || !is_aligned(bytes.data() + head, kDirectAlignment)) {
+    write_fully(calls_, fd_.get(), offset, bytes);
+    return;
+  }
+  // Pages that another write has a part of are written through the cache by both, so that no page is written in both ways.
+  const uint64_t tail = (offset + bytes.size()) % kDirectAlignment;
+  write_fully(calls_, fd_.get(), offset, bytes.first(head));
+  write_direct(offset + head, bytes.subspan(head, bytes.size() - head - tail));
+  write_fully(calls_, fd_.get(), offset + bytes.size() - tail, bytes.last(tail));
+}
+
+void PosixWritableFile::write_direct(uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put =
+        uninterrupted([&] { return calls_.pwrite(direct_fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
+    if (put < 0 && errno != EINVAL) {
+      throw Error::from_errno(errno, "write").at_offset(offset);
+    }
+    // Of a block that was written in part the rest cannot be written alone: it is written again.
+    const uint64_t whole = put < 0 ? 0 : align_down(static_cast<uint64_t>(put), kDirectAlignment);
+    if (whole == 0) {
+      direct_.store(false, std::memory_order_relaxed);
+      write_fully(calls_, fd_.get(), offset, bytes);
+      return;
+    }
+    offset += whole;
+    bytes = bytes.subspan(whole);
+  }
 }
 
 void PosixWritableFile::do_commit() {
   sync(fd_.get(), "the file");
+  direct_fd_.reset();
   close(fd_);
   if (calls_.rename(sibling_.c_str(), target_.c_str()) == 0) {
     sibling_.clear();

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <string>
 
 #include "base/unique_fd.h"
@@ -13,6 +14,9 @@ namespace veturbo::storage {
 // A regular file, written beside its target and renamed over it, so that at every moment the old or the new file is whole under
 // the name, and whoever has the old one mapped keeps it.
 //
+// A large file on a local disk is written past the page cache, in which it would only push out what is read again: what remains
+// for the end is to have the disk empty its own cache.
+//
 // File systems that cannot do all of that still get a correct file: one that refuses to set sizes is written in order by one
 // thread, one that refuses to rename gets the finished file copied to the name. warnings() then name the guarantee that is lost.
 class PosixWritableFile final : public WritableFile {
@@ -21,6 +25,7 @@ class PosixWritableFile final : public WritableFile {
   ~PosixWritableFile() override;
 
   WriteTraits traits() const override;
+  bool uses_direct_io() const { return direct_.load(std::memory_order_relaxed); }
 
  protected:
   void do_write_at(uint64_t offset, std::span<const std::byte> bytes) override;
@@ -29,6 +34,8 @@ class PosixWritableFile final : public WritableFile {
  private:
   void create_sibling();
   void set_size(uint64_t size);
+  void open_direct(uint64_t size);
+  void write_direct(uint64_t offset, std::span<const std::byte> bytes);
   UniqueFd open(const std::string& path, int flags, mode_t mode) const;
   void sync(int fd, const char* what);
   void close(UniqueFd& fd);
@@ -43,6 +50,8 @@ class PosixWritableFile final : public WritableFile {
   mode_t mode_ = 0666;
   bool in_order_ = false;
   UniqueFd fd_;
+  UniqueFd direct_fd_;
+  std::atomic<bool> direct_ = false;
 };
 
 }  // namespace veturbo::storage

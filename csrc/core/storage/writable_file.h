@@ -18,6 +18,9 @@ struct WriteTraits {
   // and in any order. kAnyOrder: writes in any order.
   uint64_t run_size;
   uint64_t run_shift = 0;  // bytes that the first run has before the file's first
+  // What lies in the file and in memory at multiples of this is written without a detour; the rest through the page cache. 1: all
+  // writes are alike.
+  uint64_t alignment = 1;
 };
 
 constexpr uint64_t kAnyOrder = 0;

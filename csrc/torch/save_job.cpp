@@ -51,9 +51,24 @@ format::TensorEntry entry_of(const std::string& name, const at::Tensor& tensor) 
   }
 }
 
-// The tensor as its bytes are to stand in the file. Views that conjugate or negate lazily are made real.
+// The tensor whose elements are to stand in the file. Views that conjugate or negate lazily are made real. One in host memory
+// keeps its order of elements, whatever it is.
 at::Tensor plain(const at::Tensor& tensor) {
-  return tensor.detach().resolve_conj().resolve_neg().contiguous();
+  const at::Tensor real = tensor.detach().resolve_conj().resolve_neg();
+  return real.is_cpu() ? real : real.contiguous();
+}
+
+engine::StridedMemory memory_of(const at::Tensor& tensor) {
+  const int64_t item_size = static_cast<int64_t>(tensor.itemsize());
+  engine::StridedMemory memory = {
+      .data = static_cast<const std::byte*>(tensor.const_data_ptr()), .item_size = tensor.itemsize(), .sizes = {}, .strides = {}};
+  if (!tensor.is_contiguous()) {
+    memory.sizes = tensor.sizes().vec();
+    for (const int64_t stride : tensor.strides()) {
+      memory.strides.push_back(stride * item_size);
+    }
+  }
+  return memory;
 }
 
 }  // namespace
@@ -92,17 +107,17 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
     const int threads = engine::choose_num_threads(num_threads, plan_, traits.parallelism);
     int workers = plan_.bytes <= traits.inline_bytes ? 0 : threads;
     if (all_on_cpu) {
-      std::vector<const std::byte*> targets = {reinterpret_cast<const std::byte*>(header_.data())};
+      std::vector<engine::StridedMemory> targets = {{reinterpret_cast<const std::byte*>(header_.data()), 1, {}, {}}};
       for (const at::Tensor& tensor : tensors_) {
-        targets.push_back(static_cast<const std::byte*>(tensor.const_data_ptr()));
+        targets.push_back(memory_of(tensor));
       }
-      source_ = std::make_unique<engine::HostSource>(std::move(targets));
+      source_ = std::make_unique<engine::HostSource>(std::move(targets), plan_, workers);
     } else {
       workers = std::min(workers, DeviceSource::max_workers(plan_));
       std::vector<at::Tensor> targets = {
           at::from_blob(header_.data(), {static_cast<int64_t>(header_.size())}, at::TensorOptions(at::kByte))};
       for (const at::Tensor& tensor : tensors_) {
-        targets.push_back(bytes_of(tensor));
+        targets.push_back(bytes_of(tensor.contiguous()));
       }
       source_ = std::make_unique<DeviceSource>(std::move(targets), plan_, workers, helper);
     }

@@ -12,6 +12,7 @@ namespace {
 // As in a load: segments below this share a write, by way of a buffer.
 constexpr uint64_t kSmallBytes = uint64_t{64} << 10;
 constexpr uint64_t kGatherBytes = uint64_t{1} << 20;
+constexpr uint64_t kBufferAlignment = 4096;
 
 class ChunkWriter {
  public:
@@ -90,9 +91,27 @@ class ChunkWriter {
 
 }  // namespace
 
-void HostSource::fetch(size_t, const Chunk&, std::span<const Segment> segments, ConstSpans& memory) {
+HostSource::HostSource(std::vector<StridedMemory> targets, const Plan& plan, int num_threads)
+    : targets_(std::move(targets)),
+      buffer_bytes_(std::min(plan.chunk_size, plan.bytes) + kBufferAlignment),
+      buffers_(static_cast<size_t>(std::max(num_threads, 1))) {}
+
+void HostSource::fetch(size_t worker, const Chunk& chunk, std::span<const Segment> segments, ConstSpans& memory) {
+  MappedRegion& buffer = buffers_[worker];
   for (const Segment& segment : segments) {
-    memory.emplace_back(targets_[segment.target] + segment.target_offset, segment.size);
+    const StridedMemory& target = targets_[segment.target];
+    if (target.is_contiguous()) {
+      memory.emplace_back(target.data + segment.target_offset, segment.size);
+      continue;
+    }
+    if (buffer.size() == 0) {
+      buffer = MappedRegion::anonymous(buffer_bytes_);
+    }
+    // As far from an aligned address in memory as in the file, so that it can be written from here past the page cache.
+    const uint64_t position = chunk.file_offset % kBufferAlignment + segment.file_offset - chunk.file_offset;
+    const std::span<std::byte> out(buffer.data() + position, segment.size);
+    copy_contiguous(target, segment.target_offset, out);
+    memory.push_back(out);
   }
 }
 

@@ -4,8 +4,10 @@
 #include <span>
 #include <vector>
 
+#include "base/mapped_region.h"
 #include "engine/job.h"
 #include "engine/plan.h"
+#include "engine/strided.h"
 #include "storage/writable_file.h"
 
 namespace veturbo::engine {
@@ -21,16 +23,19 @@ class ChunkSource {
   virtual void fetch(size_t worker, const Chunk& chunk, std::span<const Segment> segments, ConstSpans& memory) = 0;
 };
 
-// The source of a save from host memory: bytes are written from where they are.
+// The source of a save from host memory: bytes are written from where they are. A tensor that is not contiguous becomes so one
+// chunk at a time, in a buffer of the worker's.
 class HostSource final : public ChunkSource {
  public:
   // One a target, in the plan's numbering.
-  explicit HostSource(std::vector<const std::byte*> targets) : targets_(std::move(targets)) {}
+  HostSource(std::vector<StridedMemory> targets, const Plan& plan, int num_threads);
 
   void fetch(size_t worker, const Chunk& chunk, std::span<const Segment> segments, ConstSpans& memory) override;
 
  private:
-  std::vector<const std::byte*> targets_;
+  std::vector<StridedMemory> targets_;
+  uint64_t buffer_bytes_;
+  std::vector<MappedRegion> buffers_;  // one a worker
 };
 
 // One worker of a save: takes runs of the plan, which are what the job hands out here, until there are none and writes them. The

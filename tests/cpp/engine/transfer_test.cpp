@@ -85,17 +85,17 @@ TEST_P(Transfer, SavesEveryByteToItsPlace) {
   const Layout layout = lay_out(sizes_of_kind(kind), 0);
   std::vector<std::byte> expected;
   std::vector<std::vector<std::byte>> memory;
-  std::vector<const std::byte*> targets;
+  std::vector<StridedMemory> targets;
   for (uint32_t i = 0; i < layout.ranges.size(); ++i) {
     memory.push_back(pattern(layout.ranges[i].size, i));
-    targets.push_back(memory.back().data());
+    targets.push_back({memory.back().data(), 1, {}, {}});
     expected.insert(expected.end(), memory.back().begin(), memory.back().end());
   }
   for (const uint64_t run_size : {storage::kAnyOrder, uint64_t{10'007}, 3 * chunk_size, storage::kInOrder}) {
     MemoryWritableFile file(layout.file_size, run_size, run_size == 10'007 ? 5'000 : 0);
     const storage::WriteTraits traits = file.traits();
     const Plan plan = make_plan(layout.ranges, {.chunk_size = chunk_size, .run_size = run_size, .run_shift = traits.run_shift});
-    HostSource source(targets);
+    HostSource source(targets, plan, threads);
     Job job;
     job.start(threads, plan.bytes, plan.runs.size(),
               {.run = [&](Job& job, size_t worker) { save_chunks(job, worker, file, plan, source); }});
@@ -195,6 +195,92 @@ TEST(Load, IsGivenMoreWorkersWhereTheStorageTurnsOutToBeFar) {
     EXPECT_EQ(file.most_at_once(), readers == Readers::kFixed ? 1 : 4);
     EXPECT_EQ(memory, content);
   }
+}
+
+// Storage that wants its writes aligned, and notes those that are not.
+class AlignedFile final : public storage::WritableFile {
+ public:
+  explicit AlignedFile(size_t size) : WritableFile("memory://file"), bytes_(size) {}
+
+  storage::WriteTraits traits() const override {
+    return {.chunk_size = 8192, .inline_bytes = 0, .parallelism = 4, .run_size = storage::kAnyOrder, .alignment = 4096};
+  }
+  const std::vector<std::byte>& bytes() const { return bytes_; }
+  int writes() const { return writes_; }
+  bool were_all_aligned() const { return aligned_; }
+  const std::byte* last_source() const { return last_source_; }
+
+ protected:
+  void do_write_at(uint64_t offset, std::span<const std::byte> bytes) override {
+    ++writes_;
+    aligned_ = aligned_ && offset % 4096 == 0 && reinterpret_cast<uintptr_t>(bytes.data()) % 4096 == 0;
+    last_source_ = bytes.data();
+    std::copy(bytes.begin(), bytes.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(offset));
+  }
+  void do_commit() override {}
+
+ private:
+  std::vector<std::byte> bytes_;
+  int writes_ = 0;
+  bool aligned_ = true;
+  const std::byte* last_source_ = nullptr;
+};
+
+void save_inline(storage::WritableFile& file, const Plan& plan, std::vector<StridedMemory> targets) {
+  HostSource source(std::move(targets), plan, 0);
+  Job job;
+  job.start(0, plan.bytes, plan.runs.size(),
+            {.run = [&](Job& job, size_t worker) { save_chunks(job, worker, file, plan, source); }});
+  job.rethrow_if_failed();
+}
+
+TEST(Save, WritesWholeAlignedChunksWhereTheStorageGainsByThem) {
+  const std::vector<std::byte> content = pattern(50'000);
+  const Layout layout = lay_out({10, 30'000, 1, 19'989}, 0);
+  std::vector<StridedMemory> targets;
+  for (const FileRange& range : layout.ranges) {
+    targets.push_back({content.data() + range.offset, 1, {}, {}});
+  }
+  std::swap(targets[0].data, targets[2].data);  // so that it does not lie in memory as in the file
+  AlignedFile file(50'000);
+  save_inline(file, make_plan(layout.ranges, {.chunk_size = 8192}), targets);
+  EXPECT_TRUE(file.were_all_aligned());
+  EXPECT_EQ(file.writes(), 7);
+  std::vector<std::byte> expected = content;
+  std::copy_n(content.begin() + 30'010, 10, expected.begin());
+  expected[30'010] = content[0];
+  EXPECT_EQ(file.bytes(), expected);
+}
+
+TEST(Save, WritesAlignedMemoryFromWhereItIs) {
+  const MappedRegion memory = MappedRegion::anonymous(16'384);
+  const std::vector<FileRange> ranges = {{0, 16'384}};
+  AlignedFile file(16'384);
+  save_inline(file, make_plan(ranges, {.chunk_size = 8192}), {{memory.data(), 1, {}, {}}});
+  EXPECT_EQ(file.last_source(), memory.data() + 8192);
+}
+
+TEST(Save, MakesTensorsContiguousChunkByChunk) {
+  constexpr int64_t kRows = 300;
+  constexpr int64_t kColumns = 70;
+  const std::vector<std::byte> content = pattern(kRows * kColumns * 2 + 100);
+  const std::vector<FileRange> ranges = {{0, 100}, {100, kRows * kColumns * 2}};
+  // A matrix that is transposed in memory.
+  const StridedMemory matrix = {content.data() + 100, 2, {kRows, kColumns}, {2, 2 * kRows}};
+  std::vector<std::byte> expected(content.begin(), content.begin() + 100);
+  for (int64_t row = 0; row < kRows; ++row) {
+    for (int64_t column = 0; column < kColumns; ++column) {
+      const auto element = content.begin() + 100 + 2 * (row + column * kRows);
+      expected.insert(expected.end(), element, element + 2);
+    }
+  }
+  MemoryWritableFile plain(expected.size());
+  save_inline(plain, make_plan(ranges, {.chunk_size = 4096}), {{content.data(), 1, {}, {}}, matrix});
+  EXPECT_EQ(plain.bytes(), expected);
+  AlignedFile aligned(expected.size());
+  save_inline(aligned, make_plan(ranges, {.chunk_size = 8192}), {{content.data(), 1, {}, {}}, matrix});
+  EXPECT_EQ(aligned.bytes(), expected);
+  EXPECT_TRUE(aligned.were_all_aligned());
 }
 
 class CountingSink final : public ChunkSink {

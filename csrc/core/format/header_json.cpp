@@ -1,299 +1,184 @@
 #include "format/header_json.h"
 
-#include <cstddef>
-#include <iterator>
 #include <nlohmann/json.hpp>
-#include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include "base/concat.h"
 #include "base/error.h"
+#include "format/json_cursor.h"
+#include "format/repeated_name.h"
 
-// A header is read as a stream of JSON events: no tree is built, repeated keys and the way a number was written stay visible
-// (a tree would have lost both), and nesting costs no stack.
 namespace veturbo::format {
 
 namespace {
 
 constexpr std::string_view kMetadataKey = "__metadata__";
 
-// A pointer into the JSON that notes how far the parser has read, so that an error can name its offset.
-class TrackingIterator {
+// Few entries are shorter. Where they are, the lists have to grow, and where they are not, memory is reserved and not touched.
+constexpr size_t kBytesOfAnEntry = 96;
+
+class HeaderReader {
  public:
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-
-  TrackingIterator(const char* at, const char** furthest) : at_(at), furthest_(furthest) {}
-
-  reference operator*() const { return *at_; }
-  TrackingIterator& operator++() {
-    *furthest_ = ++at_;
-    return *this;
+  explicit HeaderReader(std::string_view json) : json_(json, kHeaderLengthBytes) {
+    header_.tensors.reserve(json.size() / kBytesOfAnEntry);
+    name_offsets_.reserve(json.size() / kBytesOfAnEntry);
   }
-  TrackingIterator operator++(int) {
-    TrackingIterator before = *this;
-    ++*this;
-    return before;
-  }
-  bool operator==(const TrackingIterator& other) const { return at_ == other.at_; }
 
- private:
-  const char* at_;
-  const char** furthest_;
-};
-
-class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
- public:
-  explicit HeaderReader(std::string_view json) : begin_(json.data()), furthest_(json.data()) {}
-
-  const char** furthest() { return &furthest_; }
-  SafetensorsHeader take() { return std::move(header_); }
-
-  bool start_object(size_t) override {
-    switch (where_) {
-      case Where::kStart:
-        where_ = Where::kTop;
-        return true;
-      case Where::kTopValue:
-        if (name_ == kMetadataKey) {
-          header_.metadata.emplace();
-          where_ = Where::kMetadata;
-        } else {
-          begin_entry();
-        }
-        return true;
-      case Where::kUnknown:
-        ++depth_;
-        return true;
-      default:
-        return reject("an object");
+  SafetensorsHeader read() {
+    if (!json_.is_at_end() && !json_.is_at('{')) {
+      throw fault("not a safetensors file: its header does not begin with '{'");
     }
-  }
-
-  bool key(std::string& text) override {
-    switch (where_) {
-      case Where::kTop:
-        if (!names_.insert(text).second) {
-          throw fault(concat("the name stands twice in the header")).in_tensor(text);
-        }
-        name_ = std::move(text);
-        where_ = Where::kTopValue;
-        return true;
-      case Where::kMetadata:
-        metadata_key_ = std::move(text);
-        if (header_.metadata->contains(metadata_key_)) {
-          throw fault(concat("the key \"", metadata_key_, "\" stands twice in ", kMetadataKey));
-        }
-        where_ = Where::kMetadataValue;
-        return true;
-      case Where::kEntry:
-        begin_field(text);
-        return true;
-      default:
-        return true;  // inside an unknown field
-    }
-  }
-
-  bool end_object() override {
-    switch (where_) {
-      case Where::kEntry:
-        end_entry();
-        where_ = Where::kTop;
-        return true;
-      case Where::kMetadata:
-        where_ = Where::kTop;
-        return true;
-      case Where::kUnknown:
-        return end_nested();
-      default:
-        return true;
-    }
-  }
-
-  bool start_array(size_t) override {
-    switch (where_) {
-      case Where::kShape:
-      case Where::kOffsets:
-        if (in_array_) {
-          return reject("an array");
-        }
-        in_array_ = true;
-        return true;
-      case Where::kUnknown:
-        ++depth_;
-        return true;
-      default:
-        return reject("an array");
-    }
-  }
-
-  bool end_array() override {
-    if (where_ == Where::kUnknown) {
-      return end_nested();
-    }
-    if (where_ == Where::kOffsets && num_offsets_ != 2) {
-      throw entry_fault(concat("data_offsets has ", num_offsets_, " numbers, it must have 2"));
-    }
-    in_array_ = false;
-    where_ = Where::kEntry;
-    return true;
-  }
-
-  bool string(std::string& text) override {
-    switch (where_) {
-      case Where::kMetadataValue:
-        header_.metadata->emplace(std::move(metadata_key_), std::move(text));
-        where_ = Where::kMetadata;
-        return true;
-      case Where::kDType: {
-        const std::optional<DType> dtype = dtype_from_name(text);
-        if (!dtype) {
-          throw entry_fault(concat("unknown dtype \"", text, "\""));
-        }
-        entry_.dtype = *dtype;
-        where_ = Where::kEntry;
-        return true;
+    json_.expect('{');
+    for (bool more = json_.has_member('}'); more; more = json_.has_next_member('}')) {
+      const uint64_t offset = json_.offset();
+      const std::string_view name = json_.key(buffer_);
+      if (name == kMetadataKey) {
+        read_metadata(offset);
+      } else {
+        read_tensor(name);
+        name_offsets_.push_back(static_cast<uint32_t>(offset));
       }
-      default:
-        return scalar("a string");
     }
-  }
-
-  bool number_unsigned(uint64_t value) override {
-    if (in_array_) {
-      if (where_ == Where::kShape) {
-        entry_.shape.push_back(value);
-      } else if (++num_offsets_ <= 2) {
-        (num_offsets_ == 1 ? entry_.begin : entry_.end) = value;
-      }
-      return true;
+    json_.expect_end();
+    if (const std::optional<size_t> repeated = find_repeated_name(header_.tensors)) {
+      throw repeated_name(header_.tensors[*repeated].name, name_offsets_[*repeated]);
     }
-    return scalar("a number");
-  }
-
-  bool number_integer(int64_t) override { return scalar("a negative number"); }
-  bool number_float(double, const std::string& text) override {
-    return scalar(concat("the number ", text, ", which is not a plain 64-bit integer"));
-  }
-  bool null() override { return scalar("null"); }
-  bool boolean(bool) override { return scalar("a boolean"); }
-  bool binary(nlohmann::json::binary_t&) override { return scalar("binary data"); }
-
-  bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) override {
-    // nlohmann puts its own name and a line and column before what it has to say.
-    const std::string_view text = error.what();
-    const size_t detail = text.find("syntax error");
-    throw Error(ErrorKind::kFormat,
-                concat("the header is not valid JSON: ", detail == std::string_view::npos ? text : text.substr(detail)))
-        .at_offset(kHeaderLengthBytes + (position > 0 ? position - 1 : 0));
+    return std::move(header_);
   }
 
  private:
-  // What the next event belongs to.
-  enum class Where { kStart, kTop, kTopValue, kMetadata, kMetadataValue, kEntry, kDType, kShape, kOffsets, kUnknown };
-
-  enum Field : unsigned { kHasDType = 1, kHasShape = 2, kHasOffsets = 4 };
-
-  Error fault(const std::string& cause) const {
-    return Error(ErrorKind::kFormat, cause).at_offset(kHeaderLengthBytes + static_cast<uint64_t>(furthest_ - begin_));
-  }
-  Error entry_fault(const std::string& cause) const { return fault(cause).in_tensor(name_); }
-
-  void begin_entry() {
-    entry_ = TensorEntry{};
-    fields_ = 0;
-    num_offsets_ = 0;
-    where_ = Where::kEntry;
-  }
-
-  void begin_field(const std::string& text) {
-    if (text == "dtype") {
-      open_field(kHasDType, Where::kDType, text);
-    } else if (text == "shape") {
-      open_field(kHasShape, Where::kShape, text);
-    } else if (text == "data_offsets") {
-      open_field(kHasOffsets, Where::kOffsets, text);
-    } else {
-      where_ = Where::kUnknown;
-      depth_ = 0;
+  void read_metadata(uint64_t offset) {
+    if (header_.metadata) {
+      throw repeated_name(kMetadataKey, offset);
+    }
+    if (!json_.take('{')) {
+      throw wrong_value(concat(kMetadataKey, " must be an object of strings, not "));
+    }
+    header_.metadata.emplace();
+    for (bool more = json_.has_member('}'); more; more = json_.has_next_member('}')) {
+      const uint64_t key_offset = json_.offset();
+      std::string key(json_.key(buffer_));
+      if (!json_.is_at('"')) {
+        throw wrong_value(concat("the value of \"", key, "\" in ", kMetadataKey, " must be a string, not "));
+      }
+      std::string value(json_.string(buffer_));
+      const auto [added, is_new] = header_.metadata->try_emplace(std::move(key), std::move(value));
+      if (!is_new) {
+        throw fault(concat("the key \"", added->first, "\" stands twice in ", kMetadataKey), key_offset);
+      }
     }
   }
 
-  void open_field(Field field, Where where, const std::string& text) {
-    if (fields_ & field) {
-      throw entry_fault(concat("its ", text, " stands twice"));
-    }
-    fields_ |= field;
-    where_ = where;
-  }
-
-  void end_entry() {
-    if (fields_ != (kHasDType | kHasShape | kHasOffsets)) {
-      throw entry_fault(concat("its entry has no ", !(fields_ & kHasDType)   ? "dtype"
-                                                    : !(fields_ & kHasShape) ? "shape"
-                                                                             : "data_offsets"));
-    }
-    entry_.name = std::move(name_);
-    header_.tensors.push_back(std::move(entry_));
-  }
-
-  bool end_nested() {
-    if (--depth_ == 0) {
-      where_ = Where::kEntry;
-    }
-    return true;
-  }
-
-  // A value that is neither an object nor an array: fine in an unknown field only.
-  bool scalar(const std::string& what) {
-    if (where_ != Where::kUnknown) {
-      return reject(what);
-    }
-    if (depth_ == 0) {
-      where_ = Where::kEntry;
-    }
-    return true;
-  }
-
-  bool reject(const std::string& found) {
-    switch (where_) {
-      case Where::kStart:
-        throw fault(concat("the header must be a JSON object, not ", found));
-      case Where::kTopValue:
-        if (name_ == kMetadataKey) {
-          throw fault(concat(kMetadataKey, " must be an object of strings, not ", found));
-        }
-        throw entry_fault(concat("its entry must be an object, not ", found));
-      case Where::kMetadataValue:
-        throw fault(concat("the value of \"", metadata_key_, "\" in ", kMetadataKey, " must be a string, not ", found));
-      case Where::kDType:
-        throw entry_fault(concat("dtype must be a string, not ", found));
-      case Where::kShape:
-        throw entry_fault(concat("shape must be an array of non-negative integers, not ", in_array_ ? "of " : "", found));
-      case Where::kOffsets:
-        throw entry_fault(
-            concat("data_offsets must be an array of 2 non-negative integers, not ", in_array_ ? "of " : "", found));
-      default:
-        throw fault(concat("unexpected ", found));
+  void read_tensor(std::string_view name) {
+    TensorEntry& tensor = header_.tensors.emplace_back();
+    tensor.name = std::string(name);
+    try {
+      read_entry(tensor);
+    } catch (Error& error) {
+      throw error.in_tensor(tensor.name);
     }
   }
 
-  const char* begin_;
-  const char* furthest_;
+  void read_entry(TensorEntry& tensor) {
+    const uint64_t begin = json_.offset();
+    if (!json_.take('{')) {
+      throw wrong_value("its entry must be an object, not ");
+    }
+    bool has_dtype = false;
+    bool has_shape = false;
+    bool has_offsets = false;
+    const auto once = [this](bool& has_field, std::string_view field, uint64_t offset) {
+      if (std::exchange(has_field, true)) {
+        throw fault(concat("its ", field, " stands twice"), offset);
+      }
+    };
+    for (bool more = json_.has_member('}'); more; more = json_.has_next_member('}')) {
+      const uint64_t offset = json_.offset();
+      const std::string_view field = json_.key(buffer_);
+      if (field == "dtype") {
+        once(has_dtype, "dtype", offset);
+        read_dtype(tensor);
+      } else if (field == "shape") {
+        once(has_shape, "shape", offset);
+        read_shape(tensor);
+      } else if (field == "data_offsets") {
+        once(has_offsets, "data_offsets", offset);
+        read_offsets(tensor);
+      } else {
+        json_.skip_value();
+      }
+    }
+    if (!has_dtype || !has_shape || !has_offsets) {
+      throw fault(concat("its entry has no ", !has_dtype ? "dtype" : !has_shape ? "shape" : "data_offsets"), begin);
+    }
+  }
+
+  void read_dtype(TensorEntry& tensor) {
+    if (!json_.is_at('"')) {
+      throw wrong_value("dtype must be a string, not ");
+    }
+    const uint64_t offset = json_.offset();
+    const std::string_view name = json_.string(buffer_);
+    if (name == dtype_name(last_dtype_)) {
+      tensor.dtype = last_dtype_;  // as in most files
+      return;
+    }
+    const std::optional<DType> dtype = dtype_from_name(name);
+    if (!dtype) {
+      throw fault(concat("unknown dtype \"", name, "\""), offset);
+    }
+    tensor.dtype = last_dtype_ = *dtype;
+  }
+
+  void read_shape(TensorEntry& tensor) {
+    read_naturals("shape must be an array of non-negative integers, not ");
+    tensor.shape = naturals_;
+  }
+
+  void read_offsets(TensorEntry& tensor) {
+    const uint64_t offset = json_.offset();
+    read_naturals("data_offsets must be an array of 2 non-negative integers, not ");
+    if (naturals_.size() != 2) {
+      throw fault(concat("data_offsets has ", naturals_.size(), " numbers, it must have 2"), offset);
+    }
+    tensor.begin = naturals_[0];
+    tensor.end = naturals_[1];
+  }
+
+  // Into naturals_. `rule` is what to say of anything else.
+  void read_naturals(std::string_view rule) {
+    naturals_.clear();
+    if (!json_.take('[')) {
+      throw wrong_value(rule);
+    }
+    for (bool more = json_.has_member(']'); more; more = json_.has_next_member(']')) {
+      const std::optional<uint64_t> number = json_.natural();
+      if (!number) {
+        throw wrong_value(concat(rule, "of "));
+      }
+      naturals_.push_back(*number);
+    }
+  }
+
+  static Error fault(const std::string& cause, uint64_t offset) { return Error(ErrorKind::kFormat, cause).at_offset(offset); }
+  Error fault(const std::string& cause) { return fault(cause, json_.offset()); }
+
+  static Error repeated_name(std::string_view name, uint64_t offset) {
+    return fault("the name stands twice in the header", offset).in_tensor(name);
+  }
+
+  Error wrong_value(std::string_view rule) {
+    const uint64_t offset = json_.offset();
+    return fault(concat(rule, json_.describe_value()), offset);
+  }
+
+  JsonCursor json_;
   SafetensorsHeader header_;
-  std::unordered_set<std::string> names_;
-
-  Where where_ = Where::kStart;
-  std::string name_;
-  std::string metadata_key_;
-  TensorEntry entry_;
-  unsigned fields_ = 0;
-  bool in_array_ = false;
-  size_t num_offsets_ = 0;
-  uint64_t depth_ = 0;  // of arrays and objects inside an unknown field
+  std::vector<uint32_t> name_offsets_;  // of each tensor; a header is not as long as 4 GiB
+  std::vector<uint64_t> naturals_;
+  DType last_dtype_ = DType::kF32;
+  std::string buffer_;
 };
 
 std::string quote(const std::string& text, std::string_view what) {
@@ -309,21 +194,7 @@ std::string quote(const std::string& text, std::string_view what) {
 }  // namespace
 
 SafetensorsHeader parse_header_json(std::string_view json) {
-  // The parser would skip a byte order mark, which JSON does not have.
-  const size_t first = json.find_first_not_of(" \t\n\r");
-  if (first != std::string_view::npos && json[first] != '{') {
-    throw Error(ErrorKind::kFormat, "not a safetensors file: its header does not begin with '{'")
-        .at_offset(kHeaderLengthBytes + first);
-  }
-  // And it would take a NUL, which JSON has nowhere, for the end, whatever follows.
-  const size_t nul = json.find('\0');
-  if (nul != std::string_view::npos) {
-    throw Error(ErrorKind::kFormat, "the header is not valid JSON: it contains a NUL byte").at_offset(kHeaderLengthBytes + nul);
-  }
-  HeaderReader reader(json);
-  nlohmann::json::sax_parse(TrackingIterator(json.data(), reader.furthest()),
-                            TrackingIterator(json.data() + json.size(), reader.furthest()), &reader);
-  return reader.take();
+  return HeaderReader(json).read();
 }
 
 std::string serialize_header_json(std::span<const TensorEntry> tensors, const std::optional<Metadata>& metadata) {
@@ -351,7 +222,8 @@ std::string serialize_header_json(std::span<const TensorEntry> tensors, const st
     json += dtype_name(tensor.dtype);
     json += "\",\"shape\":[";
     for (size_t i = 0; i < tensor.shape.size(); ++i) {
-      json += (i > 0 ? "," : "") + std::to_string(tensor.shape[i]);
+      json += i > 0 ? "," : "";
+      json += std::to_string(tensor.shape[i]);
     }
     json += "],\"data_offsets\":[" + std::to_string(tensor.begin) + "," + std::to_string(tensor.end) + "]}";
   }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from veturboio._errors import python_errors
@@ -27,8 +29,21 @@ def finish(job: Any, on_progress: Callable[[int, int], None] | None = None) -> A
         job.cancel()
         job.wait(-1.0)
         raise
-    with python_errors():
+    with python_errors(), _without_collection():
         return job.result()
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Every so many new objects Python goes through all there are, looking for cycles. Tensors have none, and thousands of them
+    would set it off again and again: of a first load's time it was two thirds."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def warn(texts: list[str], stacklevel: int) -> None:

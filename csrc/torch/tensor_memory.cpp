@@ -19,7 +19,7 @@ void delete_slice(void* context) {
   const std::unique_ptr<Slice> slice(static_cast<Slice*>(context));
   // The last one unmaps everything at once.
   if (slice->reclaim == Reclaim::kDiscardPages && slice->region.use_count() > 1) {
-    slice->region->discard(slice->offset, slice->size);
+    slice->region->remove_user(slice->offset, slice->size);
   }
 }
 
@@ -29,6 +29,9 @@ at::Tensor tensor_over(const std::shared_ptr<MappedRegion>& region, uint64_t off
                        at::ScalarType type, Reclaim reclaim) {
   if (num_bytes == 0) {
     return at::empty(sizes, at::TensorOptions(type));
+  }
+  if (reclaim == Reclaim::kDiscardPages) {
+    region->add_user(offset, num_bytes);
   }
   auto slice = std::make_unique<Slice>(Slice{region, offset, num_bytes, reclaim});
   at::DataPtr data(region->data() + offset, slice.get(), delete_slice, at::Device(at::kCPU));

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -12,6 +13,19 @@
 namespace veturbo {
 
 namespace {
+
+constexpr uint64_t kLargeUser = uint64_t{1} << 20;
+
+// The huge pages in which the bytes begin and end. Those between are theirs alone, and they are many: see kLargeUser.
+template <typename Function>
+void for_ends(uint64_t offset, uint64_t size, Function function) {
+  const uint64_t first = offset / kHugePageSize;
+  const uint64_t last = (offset + std::max<uint64_t>(size, 1) - 1) / kHugePageSize;
+  function(first);
+  if (last != first) {
+    function(last);
+  }
+}
 
 std::byte* map_or_throw(uint64_t size, int protection, int flags, int fd) {
   void* address = ::mmap(nullptr, size, protection, flags, fd, 0);
@@ -59,11 +73,12 @@ MappedRegion MappedRegion::private_file(int fd, uint64_t size) {
 }
 
 MappedRegion::MappedRegion(MappedRegion&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), users_(std::move(other.users_)) {}
 
 MappedRegion& MappedRegion::operator=(MappedRegion&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(users_, other.users_);
   return *this;
 }
 
@@ -71,6 +86,26 @@ MappedRegion::~MappedRegion() {
   if (data_ != nullptr) {
     ::munmap(data_, size_);
   }
+}
+
+void MappedRegion::add_user(uint64_t offset, uint64_t size) {
+  if (!users_) {
+    users_ = std::make_unique<std::atomic<uint32_t>[]>(size_ / kHugePageSize + 1);
+  }
+  for_ends(offset, size, [this](uint64_t block) { users_[block].fetch_add(1, std::memory_order_relaxed); });
+}
+
+void MappedRegion::remove_user(uint64_t offset, uint64_t size) noexcept {
+  if (size >= kLargeUser) {
+    discard(offset, size);
+  }
+  for_ends(offset, size, [this](uint64_t block) {
+    // What the others did with the memory has happened before it is given back.
+    if (users_[block].fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      const uint64_t begin = block * kHugePageSize;
+      discard(begin, std::min(kHugePageSize, align_up(size_, page_size()) - begin));
+    }
+  });
 }
 
 void MappedRegion::discard(uint64_t offset, uint64_t size) noexcept {

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 namespace veturbo {
@@ -27,6 +29,12 @@ class MappedRegion {
   std::byte* data() const { return data_; }
   uint64_t size() const { return size_; }
 
+  // For regions whose parts end one by one: add_user() for each part, before the first of them ends; remove_user() when it has
+  // ended, from any thread. A part of 1 MiB or more gives its own pages back at once. Smaller ones do together, when all that lie
+  // in the same huge page have ended: a call to the system for each would take longer than all else about a small tensor.
+  void add_user(uint64_t offset, uint64_t size);
+  void remove_user(uint64_t offset, uint64_t size) noexcept;
+
   // Gives the pages that lie wholly within [offset, offset + size) back to the system. Their content is lost.
   void discard(uint64_t offset, uint64_t size) noexcept;
 
@@ -35,6 +43,8 @@ class MappedRegion {
 
   std::byte* data_ = nullptr;
   uint64_t size_ = 0;
+  // For each huge page how many users begin or end in it.
+  std::unique_ptr<std::atomic<uint32_t>[]> users_;
 };
 
 }  // namespace veturbo

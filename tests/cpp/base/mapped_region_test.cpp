@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "base/align.h"
 #include "base/unique_fd.h"
 #include "testing/errors.h"
@@ -35,6 +38,67 @@ TEST(MappedRegion, DiscardsOnlyPagesThatLieWhollyInside) {
     EXPECT_EQ(region.data()[i * page], expected) << i;
     EXPECT_EQ(region.data()[i * page + page - 1], expected) << i;
   }
+}
+
+// Which of the region's pages still have what was written to them.
+std::vector<bool> kept(const MappedRegion& region) {
+  std::vector<bool> kept;
+  for (uint64_t at = 0; at < region.size(); at += page_size()) {
+    kept.push_back(region.data()[at] == std::byte{7});
+  }
+  return kept;
+}
+
+TEST(MappedRegion, GivesALargeUsersPagesBackAtOnce) {
+  const uint64_t page = page_size();
+  const uint64_t large = uint64_t{1} << 20;
+  for (const uint64_t size : {large, 3 * kHugePageSize}) {
+    MappedRegion region = MappedRegion::anonymous(size + 4 * page);
+    std::fill_n(region.data(), region.size(), std::byte{7});
+    region.add_user(0, page + 1);
+    region.add_user(page + 1, size);
+    region.add_user(page + 1 + size, region.size() - size - page - 1);
+    region.remove_user(page + 1, size);
+    const std::vector<bool> pages = kept(region);
+    EXPECT_EQ(std::count(pages.begin(), pages.end(), false), static_cast<std::ptrdiff_t>(size / page - 1));
+    EXPECT_TRUE(pages[0] && pages[1] && pages[pages.size() - 3]);
+  }
+}
+
+TEST(MappedRegion, GivesAHugePageBackWhenItsLastSmallUserEnds) {
+  constexpr uint64_t kUsers = 32;
+  constexpr uint64_t kSize = kHugePageSize / kUsers;
+  MappedRegion region = MappedRegion::anonymous(2 * kHugePageSize + kSize);
+  std::fill_n(region.data(), region.size(), std::byte{7});
+  for (uint64_t i = 0; i <= 2 * kUsers; ++i) {
+    region.add_user(i * kSize, kSize);
+  }
+  for (uint64_t i = 0; i < kUsers - 1; ++i) {
+    region.remove_user(i * kSize, kSize);
+  }
+  region.remove_user(2 * kUsers * kSize, kSize);  // the only one of the last huge page, which is there in part
+  const uint64_t pages_of_one = kSize / page_size();
+  std::vector<bool> expected(2 * kUsers * pages_of_one, true);
+  expected.resize(expected.size() + pages_of_one, false);
+  EXPECT_EQ(kept(region), expected);
+  region.remove_user((kUsers - 1) * kSize, kSize);
+  std::fill_n(expected.begin(), kUsers * pages_of_one, false);
+  EXPECT_EQ(kept(region), expected);
+}
+
+TEST(MappedRegion, KeepsAHugePageInWhichAnotherUserBeginsOrEnds) {
+  const uint64_t half = kHugePageSize / 2;
+  MappedRegion region = MappedRegion::anonymous(2 * kHugePageSize);
+  std::fill_n(region.data(), region.size(), std::byte{7});
+  const uint64_t small = page_size();
+  region.add_user(0, small);
+  region.add_user(half, kHugePageSize);  // the end of the first, the beginning of the second
+  region.add_user(2 * kHugePageSize - small, small);
+  region.remove_user(0, small);
+  region.remove_user(2 * kHugePageSize - small, small);
+  EXPECT_EQ(kept(region), std::vector<bool>(2 * kHugePageSize / page_size(), true));
+  region.remove_user(half, kHugePageSize);
+  EXPECT_EQ(kept(region), std::vector<bool>(2 * kHugePageSize / page_size(), false));
 }
 
 TEST(MappedRegion, OfAFileKeepsWritesToItself) {

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from measure import LOAD_MODES, OWN_MODES, BenchError, Load, Result, compare, data_file, exit_on_signals, format_row
+from loaders import LIMIT, LOAD_MODES, OWN_MODES, Load, data_file
+from measure import BenchError, Result, compare, exit_on_signals, format_row
 from model_files import Model, llama, single
 from veturboio._files import is_local
 
@@ -104,7 +105,7 @@ def _load_modes(options: argparse.Namespace) -> list[str]:
         raise ValueError(f"--load_mode: {', '.join(unknown) or 'nothing'} is none of {', '.join(LOAD_MODES)}")
     if not local and not set(modes) <= set(OWN_MODES):
         raise ValueError(f"--load_mode: what is in {options.base_dir} is read by {' and '.join(OWN_MODES)} only")
-    if "limit" in modes and options.map_location != "cpu":
+    if LIMIT in modes and options.map_location != "cpu":
         raise ValueError("--load_mode limit measures the CPU only: leave it out, or --map_location")
     if not 0 < options.begin <= options.end:
         raise ValueError("--begin must be above 0 and not above --end")
@@ -188,8 +189,8 @@ def _report(options: argparse.Namespace, rows: list[tuple[int, dict[str, Result]
                     mode: {
                         "load_time": result.returned,
                         "touched": result.touched,
-                        "load_times": [timing.returned for timing in result.timings],
-                        "touched_times": [timing.touched for timing in result.timings],
+                        "load_times": [timing.seconds["returned"] for timing in result.timings],
+                        "touched_times": [timing.seconds["touched"] for timing in result.timings],
                     }
                     for mode, result in results.items()
                 },

@@ -1,48 +1,40 @@
-// How fast a file can be had in memory on this machine, whatever the loader: the mark to hold loaders against.
+// How fast a file can be had in memory on this machine, whatever the loader: the mark to hold loaders against. There is no
+// parsing, no tensor, no PyTorch.
 //
-// Threads pread the file, chunk by chunk from one shared counter, into fresh memory of huge pages. There is no parsing, no
-// tensor, no PyTorch. Then as many threads read every byte, summing it up into the checksum that one_load.py makes of the
-// tensors.
+//   limit FILE THREADS [WAY [BLOCK]]   prints {"returned": seconds, "touched": seconds since the same start, "checksum": number}
 //
-//   limit FILE THREADS   prints {"returned": seconds, "touched": seconds since the same start, "checksum": number}
+// WAY is one of
+//   buffered  threads pread the file, block by block from one shared counter, into fresh memory of huge pages (the default)
+//   direct    the same past the page cache (O_DIRECT); exit status 3: this file system has no direct I/O
+//   mapped    a private mapping of the file, whose pages the threads populate
+//   plain     one read of the whole file into memory of malloc, and nothing else: for small files
+// BLOCK is in bytes (4 MiB). Once the file is there, as many threads read every byte, summing it up into the checksum that
+// one_load.py makes of the tensors (page_sums.h). `plain` touches no memory before its clock starts; the others do.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
-#include <vector>
+#include <string_view>
+
+#include "page_sums.h"
 
 namespace {
 
+constexpr size_t kSmallPage = 4096;  // also what direct reads are aligned to
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kChunk = size_t{4} << 20;
-constexpr size_t kSummedPage = 4096;
+constexpr int kNoDirectIo = 3;
 
-[[noreturn]] void fail(const char* what) {
+[[noreturn]] void fail(const char* what, int status = 1) {
   std::perror(what);
-  std::_Exit(1);  // from any thread, without waiting for the others
-}
-
-// Runs `work(first, last)` over [0, size) in pieces, on `count` threads.
-template <typename Work>
-void in_chunks(size_t size, int count, Work work) {
-  std::atomic<size_t> next{0};
-  std::vector<std::thread> threads;
-  for (int i = 0; i < count; ++i) {
-    threads.emplace_back([&] {
-      for (size_t first; (first = next.fetch_add(kChunk)) < size;) work(first, std::min(first + kChunk, size));
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  std::_Exit(status);  // from any thread, without waiting for the others
 }
 
 char* fresh_huge_pages(size_t size) {
@@ -60,13 +52,15 @@ void touch_fresh_memory(const char* path) {
   if (stat(path, &status) != 0) fail(path);
   const size_t size = static_cast<size_t>(status.st_size) + (size_t{512} << 20);
   char* memory = fresh_huge_pages(size);
-  for (size_t i = 0; i < size; i += kSummedPage) memory[i] = 1;
+  for (size_t i = 0; i < size; i += kSmallPage) memory[i] = 1;
   munmap(memory, size);
 }
 
-void read_range(int fd, char* memory, size_t first, size_t last) {
+// A direct read asks for whole pages at the end of the file, too, and gets less.
+void read_range(int fd, char* memory, size_t first, size_t last, size_t alignment) {
   while (first < last) {
-    const ssize_t got = pread(fd, memory + first, last - first, static_cast<off_t>(first));
+    const size_t wanted = (last - first + alignment - 1) / alignment * alignment;
+    const ssize_t got = pread(fd, memory + first, wanted, static_cast<off_t>(first));
     if (got < 0) fail("pread");
     if (got == 0) {
       errno = EIO;
@@ -76,56 +70,62 @@ void read_range(int fd, char* memory, size_t first, size_t last) {
   }
 }
 
-// The sum over all pages of (1 + index of the page) * (sum of its 64-bit words), modulo 2^64.
-uint64_t sum_pages(const char* data, size_t size, int threads) {
-  std::atomic<uint64_t> total{0};
-  in_chunks(size, threads, [&](size_t first, size_t last) {
-    uint64_t sum = 0;
-    for (size_t page = first; page < last; page += kSummedPage) {
-      uint64_t words = 0;
-      for (size_t i = page; i < std::min(page + kSummedPage, last); i += sizeof(uint64_t)) {
-        uint64_t word;
-        std::memcpy(&word, data + i, sizeof(word));
-        words += word;
-      }
-      sum += words * (page / kSummedPage + 1);
-    }
-    total += sum;
+char* populated(int fd, size_t size, size_t block, int threads) {
+  void* mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+  if (mapped == MAP_FAILED) fail("mmap");
+  auto* memory = static_cast<char*>(mapped);
+  bench::in_chunks(size, block, threads, [&](size_t first, size_t last) {
+    if (madvise(memory + first, last - first, MADV_POPULATE_READ) != 0) fail("madvise");
   });
-  return total;
+  return memory;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: %s FILE THREADS\n", argv[0]);
+  const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
+  const std::string_view way = argc > 3 ? argv[3] : "buffered";
+  const size_t block = (argc > 4 ? std::strtoull(argv[4], nullptr, 10) : size_t{4} << 20) / kSmallPage * kSmallPage;
+  const bool direct = way == "direct";
+  const bool mapped = way == "mapped";
+  const bool plain = way == "plain";
+  if (argc > 5 || threads <= 0 || block == 0 || (way != "buffered" && !direct && !mapped && !plain)) {
+    std::fprintf(stderr, "usage: %s FILE THREADS [buffered|direct|mapped|plain [BLOCK]]\n", argv[0]);
     return 2;
   }
-  const int threads = std::max(1, std::atoi(argv[2]));
-  touch_fresh_memory(argv[1]);
+  if (!plain) touch_fresh_memory(argv[1]);
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
 
-  const int fd = open(argv[1], O_RDONLY | O_CLOEXEC);
-  if (fd < 0) fail(argv[1]);
+  const int fd = open(argv[1], O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
+  if (fd < 0) fail(argv[1], direct && errno == EINVAL ? kNoDirectIo : 1);
   struct stat status;
   if (fstat(fd, &status) != 0) fail(argv[1]);
   const auto size = static_cast<size_t>(status.st_size);
-  char* memory = fresh_huge_pages(size);
-  in_chunks(size, threads, [&](size_t first, size_t last) { read_range(fd, memory, first, last); });
+  char* memory = nullptr;
+  if (mapped) {
+    memory = populated(fd, size, block, threads);
+  } else if (plain) {
+    memory = static_cast<char*>(std::malloc(size));
+    if (memory == nullptr) fail("malloc");
+    read_range(fd, memory, 0, size, 1);
+  } else {
+    memory = fresh_huge_pages(size);
+    const size_t alignment = direct ? kSmallPage : 1;
+    bench::in_chunks(size, block, threads, [&](size_t first, size_t last) { read_range(fd, memory, first, last, alignment); });
+  }
   const double returned = elapsed();
 
   // A safetensors file begins with the length of its header; the tensors follow that without a gap.
-  uint64_t header;
-  std::memcpy(&header, memory, sizeof(header));
+  uint64_t header = 0;
+  if (size >= sizeof(header)) std::memcpy(&header, memory, sizeof(header));
   const size_t data = sizeof(header) + header;
   if (size < sizeof(header) || data > size || (size - data) % sizeof(uint64_t) != 0) {
     std::fprintf(stderr, "%s: not a safetensors file of the bench\n", argv[1]);
     return 1;
   }
-  const uint64_t checksum = sum_pages(memory + data, size - data, threads);
-  std::printf("{\"returned\": %.6f, \"touched\": %.6f, \"checksum\": %llu}\n", returned, elapsed(),
+  const uint64_t checksum = bench::sum_pages({{memory + data, size - data}}, threads);
+  std::printf("{\"returned\": %.9f, \"touched\": %.9f, \"checksum\": %llu}\n", returned, elapsed(),
               static_cast<unsigned long long>(checksum));
   return 0;
 }

@@ -1,4 +1,4 @@
-"""Measures loaders side by side.
+"""Measures loaders, and what else is compared, side by side.
 
 Every measurement is a process of its own, and the loaders take turns (A B C A B C ...), so that none profits from what another
 left in memory and slow spells of the machine fall on all of them. What is reported are medians.
@@ -13,15 +13,15 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from loaders import LIMIT, LOADERS, Load
+from peer_environment import python
+
 _HERE = Path(__file__).resolve().parent
 _BUILD = _HERE.parent / "build" / "bench"
-
-LOAD_MODES = ("veturboio", "one_reader", "torch", "safetensors", "limit")
-OWN_MODES = ("veturboio", "one_reader")  # which read from every storage
 
 
 class BenchError(Exception):
@@ -29,49 +29,54 @@ class BenchError(Exception):
 
 
 @dataclass(frozen=True)
-class Load:
-    """One load of one file, whose tensors have `nbytes`. `mode` is one of LOAD_MODES; the other fields are veturboio.load's
-    arguments."""
-
-    mode: str
-    file: str
-    nbytes: int
-    map_location: str = "cpu"
-    num_thread: int | None = None
-    use_pinmem: bool = False
-    use_direct_io: bool | None = None
-
-
-@dataclass(frozen=True)
 class Timing:
-    """What one process measured, in seconds from the same start: until the tensors were returned, and until all their bytes had
-    been read by all cores. `checksum` is over those bytes (see one_load.py)."""
+    """What one process measured: seconds from the same start by what they end with ("returned", and "touched" when all bytes of
+    the tensors had been read, or "durable" when they were on the disk), the checksum over the tensors (touching.py), and the
+    memory that it took (memory_use.py), where that is known.
+    """
 
-    returned: float
-    touched: float
-    checksum: int
+    seconds: dict[str, float]
+    checksum: int | None
+    memory: dict[str, int] | None
+
+    @classmethod
+    def parse(cls, output: str) -> Timing:
+        """From what the process printed: a JSON object in the last line."""
+        fields = json.loads(output.splitlines()[-1])
+        checksum, memory = fields.pop("checksum", None), fields.pop("memory", None)
+        return cls(fields, checksum, memory)
 
 
 @dataclass(frozen=True)
 class Result:
-    """All measurements of one loader."""
+    """All measurements of one loader or saver."""
 
     timings: list[Timing]
+
+    def median(self, what: str) -> float:
+        return statistics.median(timing.seconds[what] for timing in self.timings)
 
     @property
     def returned(self) -> float:
         """Median of the seconds until the tensors were returned."""
-        return statistics.median(timing.returned for timing in self.timings)
+        return self.median("returned")
 
     @property
     def touched(self) -> float:
         """Median of the seconds until every byte had been read."""
-        return statistics.median(timing.touched for timing in self.timings)
+        return self.median("touched")
 
 
-def data_file(stem: str, mode: str) -> str:
-    """The file that a mode loads, of those that hold the same model: stem.safetensors or stem.pt."""
-    return stem + (".pt" if mode == "torch" else ".safetensors")
+@dataclass(frozen=True)
+class Step:
+    """One way to do what is compared: a command that prints a Timing, what puts the machine into the state to begin with, and
+    what removes what is left.
+    """
+
+    name: str
+    command: list[str]
+    before: Callable[[], None] = lambda: None
+    after: Callable[[], None] = lambda: None
 
 
 def compare(loads: Sequence[Load], repeat: int) -> dict[str, Result]:
@@ -80,14 +85,35 @@ def compare(loads: Sequence[Load], repeat: int) -> dict[str, Result]:
     Raises:
         BenchError: A load failed, or its bytes are not those that the others gave.
     """
-    timings: dict[str, list[Timing]] = {load.mode: [] for load in loads}
+    return take_turns([Step(load.mode, load_command(load)) for load in loads], repeat)
+
+
+def take_turns(steps: Sequence[Step], repeat: int, failed: dict[str, str] | None = None) -> dict[str, Result]:
+    """Measures each step `repeat` times: A B C A B C ... A step that fails is put into `failed`, with the reason, and is left out
+    of the result. Without `failed`, it is an error.
+
+    Raises:
+        BenchError: A step failed, or its tensors are not those of the others.
+    """
+    timings: dict[str, list[Timing]] = {step.name: [] for step in steps}
     for turn in range(repeat):
-        for load in loads:
-            _progress(f"{load.mode} {turn + 1}/{repeat}")
-            timings[load.mode].append(_measure(load))
-    _progress("")
+        for step in steps:
+            if step.name not in timings:
+                continue
+            progress(f"{step.name} {turn + 1}/{repeat}")
+            step.before()
+            try:
+                timings[step.name].append(Timing.parse(output(step.command, f"{step.name} failed")))
+            except BenchError as error:
+                if failed is None:
+                    raise
+                failed[step.name] = str(error)
+                del timings[step.name]
+            finally:
+                step.after()
+    progress("")
     _check_equal(timings)
-    return {mode: Result(of_mode) for mode, of_mode in timings.items()}
+    return {name: Result(of_step) for name, of_step in timings.items()}
 
 
 def exit_on_signals() -> None:
@@ -113,25 +139,27 @@ def touch_fresh_memory(nbytes: int) -> None:
         memory[:: mmap.PAGESIZE] = bytes(len(range(0, size, mmap.PAGESIZE)))
 
 
-def _measure(load: Load) -> Timing:
-    if load.mode == "limit":
-        command = [str(_limit_program()), load.file, str(load.num_thread or len(os.sched_getaffinity(0)))]
-    else:
-        command = [sys.executable, str(_HERE / "one_load.py"), json.dumps(asdict(load))]
-    return Timing(**json.loads(output(command, f"{load.mode}: loading {load.file} failed")))
+def load_command(load: Load) -> list[str]:
+    if load.mode == LIMIT:
+        return [str(limit_program()), load.file, str(load.num_thread or len(os.sched_getaffinity(0)))]
+    return [python(LOADERS[load.mode].environment), str(_HERE / "one_load.py"), json.dumps(asdict(load))]
 
 
 def output(command: list[str], failure: str) -> str:
-    """What a command prints; a BenchError that begins with `failure` when it fails."""
-    # In a session of its own, Ctrl-C does not reach the child: run() kills it, and no second traceback is printed.
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, start_new_session=True)
+    """What a command prints; a BenchError that begins with `failure` when it fails, and has the last line of its complaint."""
+    # A peer's environment knows nothing of this tree. In a session of its own, Ctrl-C does not reach the child: run() kills it,
+    # and no second traceback is printed.
+    path = os.pathsep.join(filter(None, [str(_HERE.parent), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True, env=environment)
     if done.returncode != 0:
-        raise BenchError(f"{failure} (exit code {done.returncode})")
+        complaint = done.stderr.strip().splitlines()
+        raise BenchError(f"{failure} (exit code {done.returncode}){': ' + complaint[-1] if complaint else ''}")
     return done.stdout
 
 
-def _limit_program() -> Path:
-    return compiled(_HERE / "limit.cpp", "-O2")
+def limit_program() -> Path:
+    return compiled(_HERE / "limit.cpp", "-O3", depends=[_HERE / "page_sums.h"])
 
 
 def compiled(source: Path, *arguments: str, depends: Sequence[Path] = ()) -> Path:
@@ -150,14 +178,14 @@ def compiled(source: Path, *arguments: str, depends: Sequence[Path] = ()) -> Pat
     return program
 
 
-def _check_equal(timings: Mapping[str, Sequence[Timing]]) -> None:
-    found = {mode: {timing.checksum for timing in of_mode} for mode, of_mode in timings.items()}
-    if len(set().union(*found.values())) > 1:
-        listed = "; ".join(f"{mode}: {', '.join(f'{sum:016x}' for sum in sorted(sums))}" for mode, sums in found.items())
-        raise BenchError(f"the loaders did not give the same bytes. Checksums: {listed}")
-
-
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
     """Says on a terminal what is being measured, in a line that the next output replaces."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _check_equal(timings: Mapping[str, Sequence[Timing]]) -> None:
+    found = {name: {timing.checksum for timing in of_step if timing.checksum is not None} for name, of_step in timings.items()}
+    if len(set().union(*found.values())) > 1:
+        listed = "; ".join(f"{name}: {', '.join(f'{sum:016x}' for sum in sorted(sums))}" for name, sums in found.items())
+        raise BenchError(f"not all gave the same bytes. Checksums: {listed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +13,16 @@ from pathlib import Path
 import torch
 
 import veturboio
-from measure import BenchError, data_file
+from loaders import data_file
+from measure import BenchError
 from veturboio._files import exists, is_local
 
-_PAGE = 4096  # the bench's checksum is over whole pages
+_PAGE = 4096
 
 
 @dataclass(frozen=True)
 class Model:
-    """Names and shapes of tensors, all of one dtype, each of whole pages."""
+    """Names and shapes of tensors, all of one dtype, each of whole 64-bit words (on accelerators, of whole pages)."""
 
     name: str
     dtype: torch.dtype
@@ -92,3 +94,17 @@ def llama() -> Model:
         shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in of_layer.items()}
     shapes |= {"model.norm.weight": (hidden,), "lm_head.weight": (vocabulary, hidden)}
     return Model("veturboio_bench_llama", torch.bfloat16, shapes)
+
+
+def small() -> Model:
+    """20,000 bfloat16 tensors of 1 to 64 KiB, always the same ones: about 0.66 GB in all."""
+    sizes = random.Random(20000)
+    shapes: dict[str, tuple[int, ...]] = {
+        f"tensor.{i:05}": (sizes.randrange(1 << 10, (64 << 10) + 8, 8) // 2,) for i in range(20_000)
+    }
+    return Model("veturboio_bench_small", torch.bfloat16, shapes)
+
+
+def tiny() -> Model:
+    """One tensor of 64 KiB."""
+    return Model("veturboio_bench_tiny", torch.float32, {"tensor": (16 << 10,)})

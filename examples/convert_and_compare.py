@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
-from measure import BenchError, Load, compare, data_file, exit_on_signals, format_row
+from loaders import Load, data_file
+from measure import BenchError, compare, exit_on_signals, format_row
 from model_files import Model
 
 _SHARED_MEMORY = Path("/dev/shm")

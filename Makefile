@@ -6,7 +6,7 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 CXX_FILES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/*.cpp' 'tests/*.h' 'bench/*.cpp' 'bench/*.h')
 SHELL_FILES = $(shell git ls-files '*.sh' '.ci/run')
 
-.PHONY: help setup test check test-cpp test-python test-san test-dist test-cuda-build demo bench clean
+.PHONY: help setup test check test-cpp test-python test-san test-dist test-cuda-build demo bench bench-load clean
 
 help:
 	@echo "make demo             run a real model, convert one, compare the loaders"
@@ -17,7 +17,8 @@ help:
 	@echo "make test-san         the C++ unit tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make test-dist        sdist, wheel and pip install"
 	@echo "make test-cuda-build  a CUDA build against CUDA_TORCH (a 5 GB download), and the tests on it"
-	@echo "make bench            loading from shared memory, beside torch.load"
+	@echo "make bench            loads, saves and conversions, beside the peers and what the machine can do (25 minutes)"
+	@echo "make bench-load       loading from shared memory, beside torch.load"
 	@echo "make clean            remove what was built, but not $(VENV)"
 
 setup:
@@ -55,8 +56,12 @@ demo: setup
 	$(PYTHON_IN_VENV) examples/sentence_similarity.py
 	$(PYTHON_IN_VENV) examples/convert_and_compare.py
 
+# BENCH: options of the program, as in make bench BENCH='--cases load --json peers.json'
 bench: setup
-	bash bench/io_bench.sh
+	$(PYTHON_IN_VENV) bench/peers.py $(BENCH)
+
+bench-load: setup
+	bash bench/io_bench.sh $(BENCH)
 
 clean:
 	rm -rf build dist *.egg-info veturboio/lib/libveturboio.so

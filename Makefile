@@ -6,7 +6,7 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 CXX_FILES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/*.cpp' 'tests/*.h' 'bench/*.cpp' 'bench/*.h')
 SHELL_FILES = $(shell git ls-files '*.sh' '.ci/run')
 
-.PHONY: help setup test check test-cpp test-python test-san test-dist test-cuda-build demo bench bench-load clean
+.PHONY: help setup test check test-cpp test-python test-san test-dist test-cuda-build demo bench bench-load bench-gpu clean
 
 help:
 	@echo "make demo             run a real model, convert one, compare the loaders"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-cuda-build  a CUDA build against CUDA_TORCH (a 5 GB download), and the tests on it"
 	@echo "make bench            loads, saves and conversions, beside the peers and what the machine can do (25 minutes)"
 	@echo "make bench-load       loading from shared memory, beside torch.load"
+	@echo "make bench-gpu        loading to a CUDA GPU and saving from it, beside what its link can do"
 	@echo "make clean            remove what was built, but not $(VENV)"
 
 setup:
@@ -62,6 +63,9 @@ bench: setup
 
 bench-load: setup
 	bash bench/io_bench.sh $(BENCH)
+
+bench-gpu: setup
+	$(PYTHON_IN_VENV) bench/gpu_bench.py $(BENCH)
 
 clean:
 	rm -rf build dist *.egg-info veturboio/lib/libveturboio.so

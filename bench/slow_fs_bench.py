@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from measure import BenchError, Load, compiled, exit_on_signals, format_row, output
+from loaders import Load
+from measure import BenchError, compiled, exit_on_signals, format_row, output
 from model_files import single
 
 _HERE = Path(__file__).resolve().parent

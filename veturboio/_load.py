@@ -104,7 +104,7 @@ def load(
         return tensors
     except TorchFileError:
         pass
-    loaded = load_torch_file(file, device, options["cipher"], num_threads=num_threads, mmap=mmap, weights_only=weights_only)
+    loaded = load_torch_file(file, device, options, enable_fast_mode=enable_fast_mode, mmap=mmap, weights_only=weights_only)
     if state_dict is None:
         return cast(dict[str, Any], loaded)
     return _copy_into(state_dict, loaded, file)
@@ -146,7 +146,7 @@ def load_to_shmem(
         buffer = torch.frombuffer(memory.buf, dtype=torch.uint8)[:size]
         with python_errors():
             job = ops.start_read_(
-                buffer, path, num_threads=num_threads, use_direct_io=use_direct_io, helper=native, cipher=cipher
+                [buffer], [0], path, num_threads=num_threads, use_direct_io=use_direct_io, helper=native, cipher=cipher
             )
         finish(job)
         warn(job.warnings(), stacklevel=3)

@@ -1,4 +1,4 @@
-"""Files of torch.save, which PyTorch itself reads."""
+"""Files of torch.save: their structure is read by PyTorch itself, the tensors' bytes by the engine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from veturboio._file_objects import ReadableFileObject
 from veturboio._files import is_local
 from veturboio._jobs import finish, warn
 from veturboio._library import ops
+from veturboio._torch_archive import UnusualArchiveError, load_archive
 
 
 def load_torch_file(
-    file: FilePath, device: torch.device, cipher: Any, *, num_threads: int, mmap: bool, weights_only: bool
+    file: FilePath, device: torch.device, options: dict[str, Any], *, enable_fast_mode: bool, mmap: bool, weights_only: bool
 ) -> Any:
     """What torch.load makes of a file, wherever it is and however it is encrypted.
 
-    `num_threads` read what is not local; 0: as many as pay.
+    `options` are those of a load, for the operators.
 
     Raises:
         FileFormatError: The file is damaged.
@@ -34,33 +35,43 @@ def load_torch_file(
         OSError: It cannot be read.
         And what torch.load raises of a good file.
     """
+    with torch_file_errors(local_path(file)):
+        if enable_fast_mode and weights_only and not mmap and device.type != "meta":
+            try:
+                return load_archive(file, device, options)
+            except UnusualArchiveError:
+                pass
+        return _load_by_torch(file, device, options, mmap=mmap, weights_only=weights_only)
+
+
+def _load_by_torch(file: FilePath, device: torch.device, options: dict[str, Any], *, mmap: bool, weights_only: bool) -> Any:
     path = local_path(file)
-    with torch_file_errors(path):
-        if not is_local(file):
-            if mmap:
-                raise ValueError(f"{path}: this kind of storage cannot be mapped into memory: load it without mmap")
-            # As a whole first, by many readers: PyTorch asks for a little at a time, and each answer takes milliseconds.
-            with _in_memory(file, cipher, num_threads) as copy:
-                return torch.load(copy, map_location=device, mmap=zipfile.is_zipfile(copy), weights_only=weights_only)
-        if cipher is not None:
-            with python_errors():
-                reader = torch.classes.veturbo.FileReader(operator_path(file), cipher)
-            # Buffered, since unpickling reads a few bytes at a time; what is larger than the buffer goes past it.
-            decrypted = io.BufferedReader(ReadableFileObject(reader), buffer_size=1 << 16)
-            return torch.load(decrypted, map_location=device, mmap=False, weights_only=weights_only)
-        if not path.endswith(".safetensors"):
-            return torch.load(path, map_location=device, mmap=mmap or None, weights_only=weights_only)
-        # torch.load takes a path with this ending for what it says, whatever is in the file.
-        with Path(path).open("rb") as source:
-            return torch.load(source, map_location=device, mmap=False, weights_only=weights_only)
+    cipher = options["cipher"]
+    if not is_local(file):
+        if mmap:
+            raise ValueError(f"{path}: this kind of storage cannot be mapped into memory: load it without mmap")
+        # As a whole first, by many readers: PyTorch asks for a little at a time, and each answer takes milliseconds.
+        with _in_memory(file, options) as copy:
+            return torch.load(copy, map_location=device, mmap=zipfile.is_zipfile(copy), weights_only=weights_only)
+    if cipher is not None:
+        with python_errors():
+            reader = torch.classes.veturbo.FileReader(operator_path(file), cipher)
+        # Buffered, since unpickling reads a few bytes at a time; what is larger than the buffer goes past it.
+        decrypted = io.BufferedReader(ReadableFileObject(reader), buffer_size=1 << 16)
+        return torch.load(decrypted, map_location=device, mmap=False, weights_only=weights_only)
+    if not path.endswith(".safetensors"):
+        return torch.load(path, map_location=device, mmap=mmap or None, weights_only=weights_only)
+    # torch.load takes a path with this ending for what it says, whatever is in the file.
+    with Path(path).open("rb") as source:
+        return torch.load(source, map_location=device, mmap=False, weights_only=weights_only)
 
 
 @contextmanager
-def _in_memory(file: FilePath, cipher: Any, num_threads: int) -> Iterator[str]:
+def _in_memory(file: FilePath, options: dict[str, Any]) -> Iterator[str]:
     """The path of a copy in memory, which lives as long as anybody has it open or mapped."""
     path = operator_path(file)
     with python_errors():
-        size = ops.file_size(path, cipher)
+        size = ops.file_size(path, options["cipher"])
     if size == 0:
         raise FileFormatError(f"{local_path(file)}: the file is empty", local_path(file), offset=0)
     descriptor = os.memfd_create("veturboio")
@@ -69,7 +80,7 @@ def _in_memory(file: FilePath, cipher: Any, num_threads: int) -> Iterator[str]:
         with mmap.mmap(descriptor, size) as mapping:
             with python_errors():
                 buffer = torch.frombuffer(mapping, dtype=torch.uint8)
-                job = ops.start_read_(buffer, path, num_threads=num_threads, cipher=cipher)
+                job = ops.start_read_([buffer], [0], path, **options)
             finish(job)
             warn(job.warnings(), stacklevel=6)
             del buffer, job  # they hold the memory, which is then unmapped

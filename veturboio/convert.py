@@ -113,7 +113,7 @@ def _read(file: str) -> Any:
     mapped = is_local(file) and zipfile.is_zipfile(local_path(file))  # raises nothing for a file that is missing
     if not mapped:
         _refuse_safetensors(file)
-    return load_torch_file(file, torch.device("cpu"), None, num_threads=0, mmap=mapped, weights_only=True)
+    return load_torch_file(file, torch.device("cpu"), {"cipher": None}, enable_fast_mode=True, mmap=mapped, weights_only=True)
 
 
 def _refuse_safetensors(file: str) -> None:

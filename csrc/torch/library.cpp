@@ -124,11 +124,13 @@ TORCH_LIBRARY(veturbo, library) {
       schema("start_save(Dict(str, Tensor) tensors, str file, *, Dict(str, str)? metadata=None, int num_threads=0, "
              "__torch__.torch.classes.veturbo.IOHelper? helper=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
              "-> __torch__.torch.classes.veturbo.SaveJob"));
-  // All bytes of any file, into a contiguous tensor of uint8 of the same size.
-  library.def(schema(
-      "start_read_(Tensor(a!) buffer, str file, *, int num_threads=0, bool use_pinned_memory=True, bool? use_direct_io=None, "
-      "__torch__.torch.classes.veturbo.IOHelper? helper=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
-      "-> __torch__.torch.classes.veturbo.LoadJob"));
+  // Bytes of any file, into contiguous tensors of uint8: as many as fill each, from its offset in the file on.
+  library.def(
+      schema("start_read_(Tensor(a!)[] buffers, int[] offsets, str file, *, int num_threads=0, bool use_pinned_memory=True, "
+             "bool? use_direct_io=None, __torch__.torch.classes.veturbo.IOHelper? helper=None, "
+             "__torch__.torch.classes.veturbo.Cipher? cipher=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+  // Such tensors, in the memory that suits to read these bytes, which come in the order of the file.
+  library.def(schema("empty_buffers(int[] offsets, int[] sizes, Device device) -> Tensor[]"));
 
   // Whether the file is one of the operating system's, which other libraries reach by its path, too.
   library.def(schema("is_local(str file) -> bool"));

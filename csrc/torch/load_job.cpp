@@ -11,12 +11,12 @@
 #include <unordered_set>
 #include <utility>
 
-#include "base/align.h"
 #include "base/concat.h"
 #include "engine/cipher.h"
 #include "engine/model_file.h"
 #include "storage/encrypted_file.h"
 #include "torch/accelerator.h"
+#include "torch/arena.h"
 #include "torch/dtype.h"
 #include "torch/errors.h"
 #include "torch/tensor_memory.h"
@@ -24,26 +24,6 @@
 namespace veturbo {
 
 namespace {
-
-constexpr uint64_t kTensorAlignment = 64;  // as PyTorch's own CPU allocator
-
-// Where in an arena (which begins at a page) to put a tensor, at `at` or a little after.
-//
-// The kernel copies what it reads with `rep movsb`, and AMD's Zen 3 does that at less than half its speed while the destination
-// is up to 32 bytes ahead of the source within their pages.
-uint64_t place(uint64_t at, uint64_t file_offset) {
-  constexpr uint64_t kAliasing = 4096;
-  const uint64_t offset = align_up(at, kTensorAlignment);
-  const uint64_t ahead = (offset - file_offset) % kAliasing;
-  return ahead > 0 && ahead < kTensorAlignment ? offset + kTensorAlignment : offset;
-}
-
-// Where the first tensor of a large arena goes: as far from a huge page as its bytes in the file, so that chunks of the file
-// begin at huge pages too, or a little behind. A thread whose chunk begins before a huge page's end takes the page fault for the
-// thread that fills the page, whose cache then has none of it: reading takes five percent longer.
-uint64_t first_place(uint64_t file_offset, uint64_t num_bytes) {
-  return num_bytes < kHugePageSize ? 0 : file_offset % kHugePageSize;
-}
 
 // What PyTorch makes of an entry of the file. Throws an Error that names the tensor.
 struct Spec {
@@ -153,16 +133,28 @@ LoadJob::LoadJob(const std::string& file, LoadOptions options, const TensorDict&
   }
 }
 
-LoadJob::LoadJob(const std::string& file, LoadOptions options, const at::Tensor& into)
+LoadJob::LoadJob(const std::string& file, LoadOptions options, const std::vector<at::Tensor>& into,
+                 const std::vector<int64_t>& offsets)
     : options_(std::move(options)), file_(open_file(file, options_)), writes_existing_(true) {
   try {
-    if (into.scalar_type() != at::kByte || !into.is_contiguous() || into.nbytes() != file_->size()) {
-      throw Error(ErrorKind::kInvalidArgument,
-                  concat("a file of ", file_->size(), " bytes needs a contiguous tensor of as many of dtype uint8, not one of ",
-                         into.numel(), " of dtype ", into.scalar_type()));
+    if (into.size() != offsets.size()) {
+      throw Error(ErrorKind::kInvalidArgument, concat(into.size(), " buffers need as many offsets, not ", offsets.size()));
     }
-    loaded_.push_back({into, into});
-    start({{0, file_->size()}});
+    std::vector<engine::FileRange> ranges;
+    for (size_t i = 0; i < into.size(); ++i) {
+      const at::Tensor& buffer = into[i];
+      if (buffer.scalar_type() != at::kByte || !buffer.is_contiguous()) {
+        throw Error(ErrorKind::kInvalidArgument, "a buffer must be a contiguous tensor of dtype uint8");
+      }
+      const engine::FileRange range = {static_cast<uint64_t>(offsets[i]), buffer.nbytes()};
+      if (offsets[i] < 0 || range.offset > file_->size() || range.size > file_->size() - range.offset) {
+        throw Error(ErrorKind::kInvalidArgument,
+                    concat(range.size, " bytes from ", offsets[i], " on are not in the file, which has ", file_->size()));
+      }
+      ranges.push_back(range);
+      loaded_.push_back({buffer, buffer});
+    }
+    start(ranges);
   } catch (Error& error) {
     throw error.in_file(file);
   }
@@ -198,21 +190,16 @@ void LoadJob::allocate() {
 
 void LoadJob::allocate_in_arena() {
   std::vector<Spec> specs;
-  std::vector<uint64_t> offsets;
-  uint64_t num_bytes = 0;
+  std::vector<engine::FileRange> ranges;
   for (const format::TensorEntry& entry : header_.tensors) {
     specs.push_back(spec_of(entry));
-    num_bytes += entry.num_bytes();
+    ranges.push_back({header_.data_offset + entry.begin, entry.num_bytes()});
   }
-  uint64_t size = header_.tensors.empty() ? 0 : first_place(header_.data_offset + header_.tensors.front().begin, num_bytes);
-  for (const format::TensorEntry& entry : header_.tensors) {
-    offsets.push_back(place(size, header_.data_offset + entry.begin));
-    size = offsets.back() + entry.num_bytes();
-  }
-  const auto arena = std::make_shared<MappedRegion>(MappedRegion::anonymous(size));
+  const ArenaLayout layout = lay_out_arena(ranges);
+  const auto arena = std::make_shared<MappedRegion>(MappedRegion::anonymous(layout.size));
   for (size_t i = 0; i < specs.size(); ++i) {
     const uint64_t bytes = header_.tensors[i].num_bytes();
-    const at::Tensor tensor = tensor_over(arena, offsets[i], bytes, specs[i].sizes, specs[i].type, Reclaim::kDiscardPages);
+    const at::Tensor tensor = tensor_over(arena, layout.offsets[i], bytes, specs[i].sizes, specs[i].type, Reclaim::kDiscardPages);
     loaded_.push_back({tensor, tensor});
   }
 }

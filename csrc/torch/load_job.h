@@ -43,8 +43,8 @@ class LoadJob : public torch::CustomClassHolder {
   // Into tensors that exist: `device` and `mmap` are not used. Names, shapes and dtypes are checked before the first byte is
   // written.
   LoadJob(const std::string& file, LoadOptions options, const TensorDict& into);
-  // All bytes of any file into one contiguous tensor of as many bytes.
-  LoadJob(const std::string& file, LoadOptions options, const at::Tensor& into);
+  // Bytes of any file, from these offsets on, into contiguous tensors of dtype uint8 which they fill. They must not overlap.
+  LoadJob(const std::string& file, LoadOptions options, const std::vector<at::Tensor>& into, const std::vector<int64_t>& offsets);
 
   // Waits for at most `seconds`, negative: without end; true when the job has ended, well or badly.
   bool wait(double seconds) { return job_.wait_seconds(seconds); }

@@ -9,6 +9,7 @@
 #include "engine/cipher.h"
 #include "engine/model_file.h"
 #include "format/cipher_header.h"
+#include "torch/arena.h"
 #include "torch/cipher.h"
 #include "torch/errors.h"
 #include "torch/io_helper.h"
@@ -64,14 +65,27 @@ c10::intrusive_ptr<LoadJob> start_load_(const TensorDict& tensors, const std::st
   });
 }
 
-c10::intrusive_ptr<LoadJob> start_read_(const at::Tensor& buffer, const std::string& file, int64_t num_threads,
-                                        bool use_pinned_memory, std::optional<bool> use_direct_io, OptionalHelper helper,
-                                        OptionalCipher cipher) {
+std::vector<at::Tensor> empty_buffers(const std::vector<int64_t>& offsets, const std::vector<int64_t>& sizes, at::Device device) {
+  return with_errors([&] {
+    if (offsets.size() != sizes.size()) {
+      throw Error(ErrorKind::kInvalidArgument, concat(sizes.size(), " sizes need as many offsets, not ", offsets.size()));
+    }
+    std::vector<engine::FileRange> ranges;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      ranges.push_back({static_cast<uint64_t>(offsets[i]), static_cast<uint64_t>(sizes[i])});
+    }
+    return buffers_for(ranges, device);
+  });
+}
+
+c10::intrusive_ptr<LoadJob> start_read_(const std::vector<at::Tensor>& buffers, const std::vector<int64_t>& offsets,
+                                        const std::string& file, int64_t num_threads, bool use_pinned_memory,
+                                        std::optional<bool> use_direct_io, OptionalHelper helper, OptionalCipher cipher) {
   return with_errors([&] {
     return c10::make_intrusive<LoadJob>(file,
                                         load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false,
                                                      std::nullopt, std::move(helper), std::move(cipher)),
-                                        buffer);
+                                        buffers, offsets);
   });
 }
 
@@ -200,6 +214,7 @@ TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("start_load", start_load);
   library.impl("start_load_", start_load_);
   library.impl("start_read_", start_read_);
+  library.impl("empty_buffers", empty_buffers);
   library.impl("start_save", start_save);
   library.impl("is_local", is_local);
   library.impl("disconnect", disconnect);

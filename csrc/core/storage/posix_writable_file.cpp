@@ -170,7 +170,7 @@ void PosixWritableFile::set_size(uint64_t size) {
 }
 
 void PosixWritableFile::open_direct(uint64_t size) {
-  if (size >= kMinDirectBytes && !in_order_ && is_local_disk_file_system(fd_.get())) {
+  if (size >= kMinDirectBytes && !in_order_ && file_system_of(fd_.get()).kind == FileSystem::Kind::kLocalDisk) {
     direct_fd_ = open(sibling_, O_WRONLY | O_DIRECT | O_NOFOLLOW, 0);  // refused: written through the cache
     direct_ = static_cast<bool>(direct_fd_);
   }

@@ -153,11 +153,10 @@ class HeaderReader {
       throw wrong_value(rule);
     }
     for (bool more = json_.has_member(']'); more; more = json_.has_next_member(']')) {
-      const std::optional<uint64_t> number = json_.natural();
-      if (!number) {
+      uint64_t& number = naturals_.emplace_back();
+      if (!json_.natural(number)) {
         throw wrong_value(concat(rule, "of "));
       }
-      naturals_.push_back(*number);
     }
   }
 

@@ -204,34 +204,34 @@ void JsonCursor::append_multibyte(std::string& text) {
   at_ += length;
 }
 
-std::optional<uint64_t> JsonCursor::natural() {
+bool JsonCursor::natural(uint64_t& value) {
   skip_space();
   const char* at = at_;
-  uint64_t value = 0;
+  uint64_t sum = 0;
   for (; at != end_ && is_digit(*at); ++at) {
-    value = value * 10 + static_cast<uint64_t>(*at - '0');
+    sum = sum * 10 + static_cast<uint64_t>(*at - '0');
   }
   constexpr std::ptrdiff_t kSafeDigits = std::numeric_limits<uint64_t>::digits10;
   if (at == at_ || at - at_ > kSafeDigits || *at_ == '0' || (at != end_ && (*at == '.' || *at == 'e' || *at == 'E'))) {
-    return unusual_natural();
+    return unusual_natural(value);
   }
   at_ = at;
-  return value;
+  value = sum;
+  return true;
 }
 
-std::optional<uint64_t> JsonCursor::unusual_natural() {
+bool JsonCursor::unusual_natural(uint64_t& value) {
   if (at_ == end_ || !is_digit(*at_)) {
-    return std::nullopt;
+    return false;
   }
   const char* const begin = at_;
   skip_number();
-  uint64_t value = 0;
   const auto [end, error] = std::from_chars(begin, at_, value);
   if (error != std::errc() || end != at_) {
     at_ = begin;
-    return std::nullopt;
+    return false;
   }
-  return value;
+  return true;
 }
 
 void JsonCursor::skip_number() {
@@ -319,7 +319,7 @@ std::string JsonCursor::describe_value() {
     return "a string";
   }
   const char* const begin = at_;
-  if (natural()) {
+  if (uint64_t value; natural(value)) {
     return "a number";
   }
   std::string buffer;

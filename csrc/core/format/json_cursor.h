@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -48,11 +47,10 @@ class JsonCursor {
   // comma, or past `close`.
   bool has_member(char close) { return !take(close); }
   bool has_next_member(char close) {
-    const bool has_next = take(',');
-    if (!has_next && !take(close)) {
+    if (is_at_end() || (*at_ != ',' && *at_ != close)) {
       throw_no_end(close);
     }
-    return has_next;
+    return *at_++ == ',';
   }
 
   // A string, decoded: a part of the JSON where nothing in it had to be, else `buffer`.
@@ -73,8 +71,9 @@ class JsonCursor {
     return text;
   }
 
-  // A number of 64 bits without sign, fraction and exponent. Nothing, and the cursor stays, where there is anything else.
-  std::optional<uint64_t> natural();
+  // A number of 64 bits without sign, fraction and exponent. False, and the cursor stays, where there is anything else.
+  // (Returned as an optional it would go by way of the stack, which costs more than its digits.)
+  bool natural(uint64_t& value);
 
   // A value of any kind; nesting may be as deep as the header is long.
   void skip_value();
@@ -98,7 +97,7 @@ class JsonCursor {
 
   void skip_scalar(std::string& buffer);
   void skip_literal(std::string_view literal);
-  std::optional<uint64_t> unusual_natural();
+  bool unusual_natural(uint64_t& value);
   void skip_number();
   void skip_digits();
 

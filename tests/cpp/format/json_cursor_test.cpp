@@ -110,7 +110,9 @@ TEST(JsonNatural, TakesWholeNumbersOf64Bits) {
                                                                                  {"9999999999999999999", 9999999999999999999U},
                                                                                  {"18446744073709551615]", UINT64_MAX}}) {
     JsonCursor cursor(text, 0);
-    EXPECT_EQ(cursor.natural(), value);
+    uint64_t found = 0;
+    EXPECT_TRUE(cursor.natural(found)) << text;
+    EXPECT_EQ(found, value);
     EXPECT_TRUE(cursor.is_at_end() || cursor.is_at(',') || cursor.is_at(']'));
   }
 }
@@ -132,7 +134,8 @@ TEST(JsonNatural, StaysBeforeEverythingElse) {
            {"[1]", "an array"},
            {"{}", "an object"}}) {
     JsonCursor cursor(text, 0);
-    EXPECT_EQ(cursor.natural(), std::nullopt) << text;
+    uint64_t found = 0;
+    EXPECT_FALSE(cursor.natural(found)) << text;
     EXPECT_EQ(cursor.offset(), 0U);
     EXPECT_EQ(cursor.describe_value(), description);
   }

@@ -19,6 +19,19 @@ def finish(job: Any, on_progress: Callable[[int, int], None] | None = None) -> A
 
     `on_progress` is called with the bytes done and in all, about ten times a second.
     """
+    _wait(job, on_progress)
+    with python_errors():
+        return job.result()
+
+
+def finish_load(job: Any) -> dict[str, Any]:
+    """The same for a LoadJob into new tensors: its names and tensors."""
+    _wait(job, None)
+    with python_errors(), _without_collection():
+        return dict(zip(*job.result_lists(), strict=True))
+
+
+def _wait(job: Any, on_progress: Callable[[int, int], None] | None) -> None:
     try:
         while not job.wait(_POLL_SECONDS):
             if on_progress is not None:
@@ -29,8 +42,6 @@ def finish(job: Any, on_progress: Callable[[int, int], None] | None = None) -> A
         job.cancel()
         job.wait(-1.0)
         raise
-    with python_errors(), _without_collection():
-        return job.result()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from veturboio._arguments import (
 from veturboio._cipher import Bytes, find_cipher
 from veturboio._errors import FileFormatError, TorchFileError, python_errors
 from veturboio._io_helper import IOHelper, native_helper
-from veturboio._jobs import finish, warn
+from veturboio._jobs import finish, finish_load, warn
 from veturboio._library import ops
 from veturboio._shared_tensors import aliases, same_view
 from veturboio._torch_files import load_torch_file
@@ -97,7 +97,7 @@ def load(
             return _load_into(state_dict, file, options)
         with python_errors():
             job = ops.start_load(operator_path(file), device, mmap=mmap, **options)
-        tensors: dict[str, Any] = finish(job)
+        tensors = finish_load(job)
         warn(job.warnings(), stacklevel=3)
         for dropped, kept in aliases(job.metadata(), tensors).items():
             tensors[dropped] = tensors[kept]
@@ -163,7 +163,7 @@ def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dic
         metadata = ops.read_metadata(path, options["cipher"])
         dropped: dict[str, str] = {}
         if not metadata.keys().isdisjoint(state_dict):
-            dropped = aliases(metadata, ops.list_tensors(path, options["cipher"])[0])
+            dropped = aliases(metadata, set(ops.list_tensors(path, options["cipher"])[0]))
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name, kept in dropped.items():
         if name in state_dict and kept in state_dict and not same_view(state_dict[name], state_dict[kept]):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 
 import torch
 
 
-def aliases(metadata: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+def aliases(metadata: Mapping[str, str], names: Set[str] | Mapping[str, torch.Tensor]) -> dict[str, str]:
     """The tensors that were left out of a file with these names and metadata: {dropped: kept}."""
     # "format" is what transformers and others note of the framework: {"format": "pt"}.
-    present = set(names)
-    return {
-        dropped: kept for dropped, kept in metadata.items() if dropped != "format" and kept in present and dropped not in present
-    }
+    return {dropped: kept for dropped, kept in metadata.items() if dropped != "format" and kept in names and dropped not in names}
 
 
 def overlapping(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:

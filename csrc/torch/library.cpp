@@ -58,6 +58,7 @@ TORCH_LIBRARY(veturbo, library) {
       .def("cancel", method(&LoadJob::cancel))
       .def("progress", method(&LoadJob::progress))
       .def("result", method(&LoadJob::result))
+      .def("result_lists", method(&LoadJob::result_lists))
       .def("warnings", method(&LoadJob::warnings))
       .def("metadata", method(&LoadJob::metadata));
   library.class_<SaveJob>("SaveJob")

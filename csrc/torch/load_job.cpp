@@ -332,7 +332,7 @@ std::tuple<int64_t, int64_t> LoadJob::progress() const {
   return {static_cast<int64_t>(job_.bytes_done()), static_cast<int64_t>(job_.bytes_total())};
 }
 
-TensorDict LoadJob::result() {
+void LoadJob::complete() {
   job_.wait(std::nullopt);
   try {
     job_.rethrow_if_failed();
@@ -340,12 +340,29 @@ TensorDict LoadJob::result() {
     throw Error(error).in_file(file_->uri());  // a copy: another thread may be told of the same failure
   }
   finish();
+}
+
+TensorDict LoadJob::result() {
+  complete();
   TensorDict tensors;
   tensors.reserve(loaded_.size());
   for (size_t i = 0; i < header_.tensors.size(); ++i) {
     tensors.insert(header_.tensors[i].name, loaded_[i].tensor);
   }
   return tensors;
+}
+
+std::tuple<std::vector<std::string>, std::vector<at::Tensor>> LoadJob::result_lists() {
+  complete();
+  std::vector<std::string> names;
+  std::vector<at::Tensor> tensors;
+  names.reserve(loaded_.size());
+  tensors.reserve(loaded_.size());
+  for (size_t i = 0; i < header_.tensors.size(); ++i) {
+    names.push_back(header_.tensors[i].name);
+    tensors.push_back(loaded_[i].tensor);
+  }
+  return {std::move(names), std::move(tensors)};
 }
 
 void LoadJob::finish() {

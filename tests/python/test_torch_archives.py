@@ -111,7 +111,7 @@ VALUES = {
     "state dict": module(),
     "dtypes": {str(dtype): sample(dtype, 5, 4) for dtype in DTYPES},
     "views": [BASE[3:7], BASE.view(10, 100)[:, ::7], BASE.view(20, 50).t(), BASE.as_strided((2, 3), (0, 2), 5)],
-    "sharing": {"a": BASE, "b": BASE, "c": BASE[10:], "d": BASE.clone(), "e": BASE.view(torch.int32)},
+    "sharing": {"a": BASE, "b": BASE, "c": BASE[10:], "d": BASE.clone()},
     "expanded": torch.ones(1).expand(1000, 3),
     "scalars": [torch.tensor(5), torch.tensor(2.5, dtype=torch.bfloat16), torch.tensor(True)],
     "empty": {"none": torch.empty(0), "shaped": torch.empty(3, 0, dtype=torch.int8), "after": torch.ones(2)},
@@ -175,6 +175,7 @@ def test_objects_that_may_want_their_data_are_made_by_torch_alone(save, options,
 @pytest.mark.parametrize(
     "of_torch_save", [{"pickle_protocol": 4}, {"_use_new_zipfile_serialization": False}], ids=["protocol 4", "legacy"]
 )
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 def test_other_pickles_are_read_by_torch_alone(save, options, of_torch_save, left_to_torch):
     path = save({"a": BASE}, options, **of_torch_save)
     assert torch.equal(veturboio.load(path, **options)["a"], BASE)

@@ -172,12 +172,8 @@ def test_objects_that_may_want_their_data_are_made_by_torch_alone(save, options,
 
 
 @both_ways
-@pytest.mark.parametrize(
-    "of_torch_save", [{"pickle_protocol": 4}, {"_use_new_zipfile_serialization": False}], ids=["protocol 4", "legacy"]
-)
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
-def test_other_pickles_are_read_by_torch_alone(save, options, of_torch_save, left_to_torch):
-    path = save({"a": BASE}, options, **of_torch_save)
+def test_the_format_before_archives_is_read_by_torch_alone(save, options, left_to_torch):
+    path = save({"a": BASE}, options, _use_new_zipfile_serialization=False)
     assert torch.equal(veturboio.load(path, **options)["a"], BASE)
     assert left_to_torch == [path]
 

@@ -203,10 +203,10 @@ def _unpickle(outline: IO[bytes], storages: dict[int, torch.UntypedStorage], dev
 
 def _address_of_mapping(address: int, inode: int) -> int:
     """Where the first byte of the file would be that is mapped at `address` (proc(5), /proc/pid/maps)."""
-    with Path("/proc/self/maps").open() as maps:
+    with Path("/proc/self/maps").open("rb") as maps:  # paths in it need not be text
         for line in maps:
             span, _, offset, _, of_inode, *_ = line.split(maxsplit=5)
-            begin, end = (int(limit, 16) for limit in span.split("-"))
+            begin, end = (int(limit, 16) for limit in span.split(b"-"))
             if begin <= address < end and int(of_inode) == inode:
                 return begin - int(offset, 16)
     raise UnusualArchiveError

@@ -105,12 +105,8 @@ LoadJob::LoadJob(const std::string& file, LoadOptions options)
       read_what_is_too_far_to_map();
     }
     allocate();
-    std::vector<engine::FileRange> ranges;
     const bool has_data_to_read = !device.is_meta() && !(device.is_cpu() && options_.mmap);
-    for (const format::TensorEntry& entry : header_.tensors) {
-      ranges.push_back({header_.data_offset + entry.begin, has_data_to_read ? entry.num_bytes() : 0});
-    }
-    start(ranges);
+    start(has_data_to_read ? ranges() : std::vector<engine::FileRange>(header_.tensors.size()));
   } catch (Error& error) {
     throw error.in_file(file);
   }
@@ -123,11 +119,7 @@ LoadJob::LoadJob(const std::string& file, LoadOptions options, const TensorDict&
       select(*options_.names);
     }
     adopt(into);
-    std::vector<engine::FileRange> ranges;
-    for (const format::TensorEntry& entry : header_.tensors) {
-      ranges.push_back({header_.data_offset + entry.begin, entry.num_bytes()});
-    }
-    start(ranges);
+    start(ranges());
   } catch (Error& error) {
     throw error.in_file(file);
   }
@@ -190,12 +182,10 @@ void LoadJob::allocate() {
 
 void LoadJob::allocate_in_arena() {
   std::vector<Spec> specs;
-  std::vector<engine::FileRange> ranges;
   for (const format::TensorEntry& entry : header_.tensors) {
     specs.push_back(spec_of(entry));
-    ranges.push_back({header_.data_offset + entry.begin, entry.num_bytes()});
   }
-  const ArenaLayout layout = lay_out_arena(ranges);
+  const ArenaLayout layout = lay_out_arena(ranges());
   const auto arena = std::make_shared<MappedRegion>(MappedRegion::anonymous(layout.size));
   for (size_t i = 0; i < specs.size(); ++i) {
     const uint64_t bytes = header_.tensors[i].num_bytes();
@@ -266,6 +256,15 @@ void LoadJob::adopt(const TensorDict& into) {
     throw Error(ErrorKind::kInvalidArgument,
                 concat("the tensors do not match the file, nothing was loaded: ", join(faults, "; ")));
   }
+}
+
+std::vector<engine::FileRange> LoadJob::ranges() const {
+  std::vector<engine::FileRange> ranges;
+  ranges.reserve(header_.tensors.size());
+  for (const format::TensorEntry& entry : header_.tensors) {
+    ranges.push_back({header_.data_offset + entry.begin, entry.num_bytes()});
+  }
+  return ranges;
 }
 
 void LoadJob::start(const std::vector<engine::FileRange>& ranges) {

@@ -71,7 +71,9 @@ class LoadJob : public torch::CustomClassHolder {
   void read_what_is_too_far_to_map();
   void map_file();
   void adopt(const TensorDict& into);
-  // `ranges` are those of the tensors, in bytes of the file.
+  // Where the tensors' bytes are in the file.
+  std::vector<engine::FileRange> ranges() const;
+  // Empty ranges are not read.
   void start(const std::vector<engine::FileRange>& ranges);
   // Waits for the data and brings them to where they are to go.
   void complete();

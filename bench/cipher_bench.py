@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import veturboio
-from measure import BenchError, compiled, exit_on_signals, format_row, output, touch_fresh_memory
+from measure import BenchError, compiled, exit_status, format_row, output, touch_fresh_memory
 from model_files import llama
 
 _HERE = Path(__file__).resolve().parent
@@ -34,24 +34,19 @@ _SLACK = 1.2
 
 def main() -> int:
     options = _parser().parse_args()
-    exit_on_signals()
-    try:
-        if options.step:
-            print(json.dumps(_run_step(**json.loads(options.step))))
-            return 0
-        speeds = _keystreams(options.repeat)
-        report: dict[str, Any] = {"keystream": speeds}
-        if not options.keystream:
-            report |= _loads_and_saves(options, speeds)
-        if options.json:
-            options.json.write_text(json.dumps(report, indent=2) + "\n")
-    except (BenchError, OSError) as error:
-        print(f"cipher_bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("cipher_bench: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("cipher_bench", lambda: _bench(options))
+
+
+def _bench(options: argparse.Namespace) -> None:
+    if options.step:
+        print(json.dumps(_run_step(**json.loads(options.step))))
+        return
+    speeds = _keystreams(options.repeat)
+    report: dict[str, Any] = {"keystream": speeds}
+    if not options.keystream:
+        report |= _loads_and_saves(options, speeds)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,7 +26,7 @@ import torch
 
 import veturboio
 from loaders import IV, encryption_key
-from measure import BenchError, exit_on_signals, output, progress
+from measure import BenchError, exit_status, output, progress
 from model_files import Model, llama, single
 
 _SLOT = 16 << 20  # of the copies by way of pinned memory
@@ -36,22 +36,10 @@ _DEVICE = "cuda:0"
 
 def main() -> int:
     options = _parser().parse_args()
-    exit_on_signals()
     if not torch.cuda.is_available():
         print(f"gpu_bench: PyTorch {torch.__version__} finds no CUDA GPU on this machine: nothing is measured", file=sys.stderr)
         return 1
-    if options.first_load:
-        print(json.dumps(_first_load(options.first_load)))
-        return 0
-    try:
-        _bench(options)
-    except (BenchError, OSError, RuntimeError) as error:
-        print(f"gpu_bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("gpu_bench: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("gpu_bench", lambda: _bench(options), RuntimeError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    if options.first_load:
+        print(json.dumps(_first_load(options.first_load)))
+        return
     model = single(options.gib) if options.gib else llama()
     with _files(model, options.base_dir) as (plain, encrypted, target):
         steps = _steps(model, plain, encrypted, target)

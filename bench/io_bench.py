@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from loaders import LIMIT, LOAD_MODES, OWN_MODES, Load, data_file
-from measure import BenchError, Result, compare, exit_on_signals, format_row
+from measure import Result, compare, exit_status, format_row
 from model_files import Model, llama, single
 from veturboio._files import is_local
 
@@ -28,19 +28,7 @@ def main() -> int:
         modes = _load_modes(options)
     except ValueError as error:
         parser.error(str(error))
-    exit_on_signals()
-    try:
-        if options.gen_data:
-            _generate(options)
-        else:
-            _bench(options, modes)
-    except (BenchError, OSError) as error:
-        print(f"io_bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("io_bench: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("io_bench", lambda: _generate(options) if options.gen_data else _bench(options, modes))
 
 
 def _parser() -> argparse.ArgumentParser:

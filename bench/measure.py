@@ -116,6 +116,20 @@ def take_turns(steps: Sequence[Step], repeat: int, failed: dict[str, str] | None
     return {name: Result(of_step) for name, of_step in timings.items()}
 
 
+def exit_status(program: str, body: Callable[[], int | None], *expected: type[Exception]) -> int:
+    """Runs what a program of the bench does and returns its exit status. What it fails with goes to stderr as a sentence."""
+    exit_on_signals()
+    failures: tuple[type[Exception], ...] = (BenchError, OSError, *expected)
+    try:
+        return body() or 0
+    except failures as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+
+
 def exit_on_signals() -> None:
     """Has the signals that end a program raise SystemExit, so that data files are removed on the way out."""
     for stop in (signal.SIGTERM, signal.SIGHUP):

@@ -18,7 +18,7 @@ import cases
 import report
 from cases import CASES, DISK, SHM
 from comparison import Comparison, Files, run
-from measure import BenchError, exit_on_signals, output
+from measure import BenchError, exit_status, output
 from peer_environment import PEERS, python, requirement, set_up
 
 _HERE = Path(__file__).resolve().parent
@@ -30,15 +30,7 @@ def main() -> int:
     options = parser.parse_args()
     if message := _complaint(options):
         parser.error(message)
-    exit_on_signals()
-    try:
-        return _bench(options)
-    except (BenchError, OSError) as error:
-        print(f"peers: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("peers: interrupted", file=sys.stderr)
-        return 130
+    return exit_status("peers", lambda: _bench(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from loaders import Load
-from measure import BenchError, compiled, exit_on_signals, format_row, output
+from measure import compiled, exit_status, format_row, output
 from model_files import single
 
 _HERE = Path(__file__).resolve().parent
@@ -39,17 +39,7 @@ Measure = Callable[[], float]
 
 def main() -> int:
     options = _parser().parse_args()
-    exit_on_signals()
-    try:
-        with tempfile.TemporaryDirectory(prefix="veturboio-bench-", dir="/dev/shm") as folder:
-            _bench(options, Path(folder))
-    except (BenchError, NoMountError, OSError) as error:
-        print(f"slow_fs_bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("slow_fs_bench: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("slow_fs_bench", lambda: _bench(options), NoMountError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _bench(options: argparse.Namespace, folder: Path) -> None:
+def _bench(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="veturboio-bench-", dir="/dev/shm") as folder:
+        _bench_in(Path(folder), options)
+
+
+def _bench_in(folder: Path, options: argparse.Namespace) -> None:
     model = single(options.gib)
     file = f"{model.name}.safetensors"
     model.write(str(folder))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote
+
+from fakes.build import make
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tests" / "fakes" / "libcloudfs"
@@ -35,10 +36,7 @@ SETTINGS = {
 
 @functools.cache
 def _build() -> None:
-    command = ["make", "--no-print-directory", "-C", str(SOURCES), f"OUT={BUILD}"]
-    made = subprocess.run(command, capture_output=True, text=True)
-    if made.returncode != 0:
-        raise RuntimeError(f"the stand-in for libcloudfs.so does not build:\n{made.stdout}{made.stderr}")
+    make("the stand-in for libcloudfs.so", SOURCES, OUT=BUILD)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from fakes.build import make
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tests" / "fakes" / "slow_fs"
 BUILD = ROOT / "build" / "fakes" / "slow_fs"
@@ -26,10 +28,7 @@ class NoMountError(Exception):
 
 @functools.cache
 def _build() -> None:
-    command = ["make", "--no-print-directory", "-C", str(SOURCES), f"OUT={BUILD}"]
-    made = subprocess.run(command, capture_output=True, text=True)
-    if made.returncode != 0:
-        raise RuntimeError(f"the slow file system does not build:\n{made.stdout}{made.stderr}")
+    make("the slow file system", SOURCES, OUT=BUILD)
 
 
 @dataclass(frozen=True)

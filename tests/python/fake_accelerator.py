@@ -1,13 +1,12 @@
 """The simulated accelerator of tests/fakes/accelerator, for tests: "simulated:0" and "simulated:1".
 
 It becomes the accelerator of the whole process, for good. So the tests that use it run in processes of their own, which
-test_accelerator.py starts with this module as a plugin; by hand: PYTHONPATH=tests/python pytest -p fake_accelerator FILE.
+test_accelerator.py starts with this module as a plugin; by hand: PYTHONPATH=tests:tests/python pytest -p fake_accelerator FILE.
 """
 
 from __future__ import annotations
 
 import ctypes
-import subprocess
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from fakes.build import make
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tests" / "fakes" / "accelerator"
@@ -24,11 +25,7 @@ SEED = 20
 
 
 def _build() -> Path:
-    settings = [f"OUT={BUILD}", f"TORCH={Path(torch.__file__).parent}", f"VERSION={torch.__version__}"]
-    command = ["make", "-j2", "--no-print-directory", "-C", str(SOURCES), *settings]
-    made = subprocess.run(command, capture_output=True, text=True)
-    if made.returncode != 0:
-        raise RuntimeError(f"the simulated accelerator does not build:\n{made.stdout}{made.stderr}")
+    make("the simulated accelerator", SOURCES, OUT=BUILD, TORCH=Path(torch.__file__).parent, VERSION=torch.__version__)
     return BUILD / f"torch-{torch.__version__}" / "libfake_accelerator.so"
 
 

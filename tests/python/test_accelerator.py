@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize("files", ["accelerator_*.py", "test_gpu.py"])
 def test_on_a_simulated_accelerator(files: str) -> None:
     environment = dict(os.environ, VETURBOIO_REQUIRE_GPU="1", PYTHONFAULTHANDLER="1")
-    folders = [str(HERE), str(HERE.parents[1]), environment.get("PYTHONPATH", "")]
+    folders = [str(HERE), str(HERE.parent), str(HERE.parents[1]), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     plugins = ["-p", "fake_accelerator", "-p", "accelerator_support", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-q", *plugins, *map(str, sorted(HERE.glob(files)))]

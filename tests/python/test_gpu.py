@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from accelerator_support import assert_all_same, assert_same, content
 
 import veturboio
 
@@ -20,30 +21,6 @@ CHUNK = 4 * MIB
 ops = torch.ops.veturbo
 
 pytestmark = pytest.mark.gpu
-
-
-def content(*shape: int, dtype: torch.dtype = torch.uint8, seed: int = 0) -> torch.Tensor:
-    """A CPU tensor of random bytes."""
-    generator = torch.Generator().manual_seed(seed)
-    size = torch.Size(shape).numel() * dtype.itemsize
-    return torch.randint(0, 256, (size,), dtype=torch.uint8, generator=generator).view(dtype).reshape(shape)
-
-
-def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Compares the bytes as another stream than the current one finds them, which waits for nothing."""
-    assert actual.dtype == expected.dtype
-    assert actual.shape == expected.shape
-    if not actual.is_cpu:
-        with torch.Stream(device=actual.device):
-            actual = actual.cpu()
-    first, second = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (actual, expected))
-    assert torch.equal(first, second)
-
-
-def assert_all_same(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert actual.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert_same(actual[name], tensor)
 
 
 @pytest.fixture

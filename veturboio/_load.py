@@ -62,7 +62,8 @@ def load(
             must be the file's; that is checked before the first byte is written.
         mmap: On the CPU, map the file instead of reading it: returns at once, reads what is touched. The mapping is private
             (writing to a tensor does not change the file), and the file must not be truncated while it is in use. A
-            safetensors file that is far away (NFS, FUSE, ...) and not in the page cache is read all the same: each touch would wait.
+            safetensors file that is far away (NFS, FUSE, ...) and not in the page cache is read all the same: each touch would
+            wait for it.
         weights_only: For files of torch.save, as torch.load's. False runs code that the file contains.
 
     Returns:

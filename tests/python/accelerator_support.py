@@ -10,12 +10,14 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import safetensors.torch
 import torch
-from fake_accelerator import FakeAccelerator
+
+if TYPE_CHECKING:  # importing it makes the simulated accelerator this process's; test_gpu.py is for real ones
+    from fake_accelerator import FakeAccelerator
 
 MIB = 1 << 20
 CHUNK = 4 * MIB  # of a load through the page cache

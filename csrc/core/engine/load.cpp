@@ -8,8 +8,8 @@ namespace veturbo::engine {
 
 namespace {
 
-// Tensors below this share of the storage's piece are read several at once into a buffer and copied from there: a call for each
-// would cost more than the copy.
+// Tensors below this share of the storage's piece are read several at once into a buffer, with what is between them, and copied
+// from there: a call for each would cost more than the copy.
 constexpr uint64_t kSmallShare = 8;
 
 class ChunkReader {
@@ -24,11 +24,16 @@ class ChunkReader {
  private:
   bool is_small(const Segment& segment) const { return segment.size < piece_bytes_ / kSmallShare; }
 
-  // Segments whose memory is contiguous as well are one read.
+  // Whether a segment's bytes follow those of the first in memory as they do in the file, `size` behind.
+  static bool follows(std::span<const Segment> segments, const Spans& memory, size_t first, size_t next, uint64_t size) {
+    return segments[next].file_offset == segments[first].file_offset + size && memory[next].data() == memory[first].data() + size;
+  }
+
+  // Segments that lie in memory as they do in the file are one read.
   size_t read_large(storage::ReadableFile& file, std::span<const Segment> segments, const Spans& memory, size_t first) {
     size_t size = memory[first].size();
     size_t end = first + 1;
-    while (end < segments.size() && memory[end].data() == memory[first].data() + size) {
+    while (end < segments.size() && follows(segments, memory, first, end, size)) {
       size += memory[end++].size();
     }
     file.read_at(segments[first].file_offset, {memory[first].data(), size});
@@ -36,22 +41,25 @@ class ChunkReader {
   }
 
   size_t read_small(storage::ReadableFile& file, std::span<const Segment> segments, const Spans& memory, size_t first) {
+    const uint64_t begin = segments[first].file_offset;
     uint64_t size = 0;
     size_t end = first;
     bool contiguous = true;
-    while (end < segments.size() && is_small(segments[end]) && size + segments[end].size <= piece_bytes_) {
-      contiguous = contiguous && memory[end].data() == memory[first].data() + size;
-      size += segments[end++].size;
+    for (; end < segments.size() && is_small(segments[end]); ++end) {
+      const uint64_t whole = segments[end].file_offset + segments[end].size - begin;
+      if (whole > piece_bytes_) {
+        break;
+      }
+      contiguous = contiguous && follows(segments, memory, first, end, size);
+      size = whole;
     }
     if (contiguous) {
       return read_large(file, segments, memory, first);
     }
     buffer_.resize(std::max<size_t>(buffer_.size(), size));
-    file.read_at(segments[first].file_offset, std::span(buffer_).first(size));
-    const std::byte* from = buffer_.data();
+    file.read_at(begin, std::span(buffer_).first(size));
     for (size_t i = first; i < end; ++i) {
-      std::memcpy(memory[i].data(), from, memory[i].size());
-      from += memory[i].size();
+      std::memcpy(memory[i].data(), buffer_.data() + (segments[i].file_offset - begin), memory[i].size());
     }
     return end;
   }

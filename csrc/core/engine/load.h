@@ -44,11 +44,12 @@ class HostSink final : public ChunkSink {
   std::vector<std::byte*> targets_;
 };
 
-// A part of a load: what goes from one file through one sink. A load into several devices has one for each.
+// A part of a load: what goes from one file through one sink. Of several files into several devices there is one for each two, of
+// which those of one device may share their sink.
 struct LoadLeg {
   storage::ReadableFile* file;
   Plan plan;
-  std::unique_ptr<ChunkSink> sink;
+  std::shared_ptr<ChunkSink> sink;
 };
 
 // Whether a load that finds its storage to be far away may have more workers than it began with.

@@ -31,7 +31,6 @@ std::vector<uint32_t> file_order(std::span<const FileRange> targets) {
 struct Place {
   uint64_t run_begin;
   uint64_t chunk_end;
-  bool is_chunk_begin;
 };
 
 Place place_of(uint64_t offset, const Cuts& cuts) {
@@ -42,7 +41,7 @@ Place place_of(uint64_t offset, const Cuts& cuts) {
   if (cuts.run_size != 0) {
     chunk_end = std::min(chunk_end, run_begin + cuts.run_size);
   }
-  return {run_begin, chunk_end - cuts.run_shift, at == chunk_begin};
+  return {run_begin, chunk_end - cuts.run_shift};
 }
 
 }  // namespace
@@ -51,27 +50,29 @@ Plan make_plan(std::span<const FileRange> targets, const Cuts& cuts) {
   Plan plan;
   plan.chunk_size = cuts.chunk_size;
   plan.segments.reserve(targets.size());
-  uint64_t chunk_end = 0;  // of the chunk that is being filled: how far it has come
-  uint64_t run_begin = 0;  // of that chunk's run
+  uint64_t filled = 0;     // of the chunk that is being filled: how far it has come
+  uint64_t chunk_end = 0;  // how far it may come
+  uint64_t run_begin = 0;  // of its run
   for (const uint32_t target : file_order(targets)) {
     const FileRange& range = targets[target];
     for (uint64_t done = 0; done < range.size;) {
       const uint64_t offset = range.offset + done;
       const Place place = place_of(offset, cuts);
       const uint64_t size = std::min(range.size - done, place.chunk_end - offset);
-      if (plan.chunks.empty() || offset != chunk_end || place.is_chunk_begin) {
+      if (plan.chunks.empty() || offset - filled > cuts.max_gap || place.chunk_end != chunk_end) {
         plan.chunks.push_back({offset, 0, static_cast<uint32_t>(plan.segments.size()), 0});
         if (plan.runs.empty() || cuts.run_size == 0 || place.run_begin != run_begin) {
           plan.runs.push_back({static_cast<uint32_t>(plan.chunks.size() - 1), 0});
         }
         run_begin = place.run_begin;
+        chunk_end = place.chunk_end;
         ++plan.runs.back().num_chunks;
       }
       plan.segments.push_back({offset, size, target, done});
       Chunk& chunk = plan.chunks.back();
       chunk.size += size;
       ++chunk.num_segments;
-      chunk_end = offset + size;
+      filled = offset + size;
       plan.bytes += size;
       done += size;
     }

@@ -23,10 +23,10 @@ struct Segment {
   uint64_t target_offset;
 };
 
-// Bytes that are contiguous in the file: one step of a worker. Small tensors share a chunk, a large one spans many.
+// Segments that follow each other in the file: one step of a worker. Small tensors share a chunk, a large one spans many.
 struct Chunk {
   uint64_t file_offset;
-  uint64_t size;
+  uint64_t size;  // of the segments, without what may lie between them
   uint32_t first_segment;
   uint32_t num_segments;
 };
@@ -55,10 +55,11 @@ struct Cuts {
   uint64_t chunk_size;
   uint64_t run_size = 0;   // a run is cut into chunks by itself; 0: each chunk is a run
   uint64_t run_shift = 0;  // so many bytes before the plan's first the first run begins
+  uint64_t max_gap = 0;    // a chunk may go on behind a gap of up to so many bytes
 };
 
 // Cuts the ranges at multiples of the chunk's size in the file, or in the run, so that each chunk but those beside a gap begins
-// aligned. Ranges may come in any order and leave gaps, which are not read; they must not overlap. Empty ones take no part.
+// aligned. Ranges may come in any order and leave gaps; they must not overlap. Empty ones take no part.
 Plan make_plan(std::span<const FileRange> targets, const Cuts& cuts);
 
 // Throws Error(kInvalidArgument) for a number of threads that nobody means: below 0, which stands for as many as pay, or absurd.

@@ -32,6 +32,10 @@ constexpr uint64_t kDirectChunkBytes = uint64_t{8} << 20;
 constexpr uint64_t kCachedPieceBytes = uint64_t{128} << 10;  // fits the second level of the cache with room for the source
 constexpr uint64_t kDirectPieceBytes = uint64_t{2} << 20;    // the third: a disk is slow in smaller reads
 constexpr uint64_t kInlineBytes = uint64_t{4} << 20;
+// What is read over: as much as is copied, sent by a disk or sent from far in the time of a call.
+constexpr uint64_t kCachedGapBytes = uint64_t{4} << 10;
+constexpr uint64_t kDirectGapBytes = uint64_t{64} << 10;
+constexpr uint64_t kFarGapBytes = uint64_t{256} << 10;
 constexpr int kMaxCachedReads = 16;  // memory bandwidth is used up by then
 constexpr int kMinDirectReads = 4;   // a disk wants several requests at once, also where cores are few
 
@@ -127,18 +131,25 @@ ReadTraits PosixReadableFile::traits() const {
   if (is_far()) {
     const uint64_t chunk =
         std::clamp(std::bit_ceil(size() / (kFarReads * kFarChunksPerReader)), kMinFarChunkBytes, kMaxFarChunkBytes);
-    return {.chunk_size = chunk, .piece_size = chunk, .inline_bytes = 0, .parallelism = kFarReads, .mappable = true};
+    return {.chunk_size = chunk,
+            .piece_size = chunk,
+            .inline_bytes = 0,
+            .max_gap = kFarGapBytes,
+            .parallelism = kFarReads,
+            .mappable = true};
   }
   if (uses_direct_io()) {
     return {.chunk_size = kDirectChunkBytes,
             .piece_size = kDirectPieceBytes,
             .inline_bytes = kInlineBytes,
+            .max_gap = kDirectGapBytes,
             .parallelism = std::max(cpus_, kMinDirectReads),
             .mappable = true};
   }
   return {.chunk_size = kCachedChunkBytes,
           .piece_size = kCachedPieceBytes,
           .inline_bytes = kInlineBytes,
+          .max_gap = is_cold_and_remote() ? kFarGapBytes : kCachedGapBytes,
           .parallelism = is_cold_and_remote() ? std::max(cpus_, kMinRemoteReads) : cpus_,
           .mappable = true};
 }

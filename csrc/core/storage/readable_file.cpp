@@ -11,6 +11,7 @@ void ReadableFile::read_at(uint64_t offset, std::span<std::byte> out) {
       throw Error(ErrorKind::kInvalidArgument, concat("a read of ", out.size(), " bytes goes past the end of ", size_, " bytes"))
           .at_offset(offset);
     }
+    bytes_read_.fetch_add(out.size(), std::memory_order_relaxed);
     do_read_at(offset, out);
   } catch (Error& error) {
     throw error.in_file(uri_);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -16,6 +17,7 @@ struct ReadTraits {
   uint64_t chunk_size;    // bytes that one read should move; a power of two
   uint64_t piece_size;    // and the fewest, for who works on them while they are in the processor's cache; a power of two
   uint64_t inline_bytes;  // up to which the calling thread may read by itself: starting another would take longer
+  uint64_t max_gap;       // up to which it is quicker to read what nobody wants than to call once more
   int parallelism;        // reads in flight beyond which nothing is gained
   bool mappable;          // map() works
 };
@@ -33,6 +35,8 @@ class ReadableFile {
   // May ask the storage something when it is first called, and says something else once reads have shown how far away that is.
   virtual ReadTraits traits() const = 0;
 
+  // How many bytes have been asked for so far.
+  uint64_t bytes_read() const { return bytes_read_.load(std::memory_order_relaxed); }
   // What those who wait for its bytes should know, one sentence each, so far.
   virtual std::vector<std::string> warnings() const { return {}; }
 
@@ -52,6 +56,7 @@ class ReadableFile {
  private:
   std::string uri_;
   uint64_t size_;
+  std::atomic<uint64_t> bytes_read_ = 0;
 };
 
 }  // namespace veturbo::storage

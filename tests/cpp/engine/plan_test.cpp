@@ -11,8 +11,9 @@
 namespace veturbo::engine {
 namespace {
 
-// What every plan must keep: each byte of each range once, chunks within the grid, nothing from the gaps.
-void expect_exact(const Plan& plan, const std::vector<FileRange>& ranges, uint64_t chunk_size) {
+// What every plan must keep: each byte of each range once, chunks within the grid, in them no gap that is larger than allowed,
+// and between two of them in one cell of the grid none that is smaller.
+void expect_exact(const Plan& plan, const std::vector<FileRange>& ranges, uint64_t chunk_size, uint64_t max_gap = 0) {
   std::vector<uint64_t> covered(ranges.size());
   uint64_t bytes = 0;
   uint64_t last_end = 0;
@@ -20,19 +21,26 @@ void expect_exact(const Plan& plan, const std::vector<FileRange>& ranges, uint64
   for (const Chunk& chunk : plan.chunks) {
     EXPECT_GE(chunk.file_offset, last_end);
     EXPECT_GT(chunk.size, 0U);
-    EXPECT_EQ(chunk.file_offset / chunk_size, (chunk.file_offset + chunk.size - 1) / chunk_size);
+    if (last_end > 0 && chunk.file_offset / chunk_size == (last_end - 1) / chunk_size) {
+      EXPECT_GT(chunk.file_offset - last_end, max_gap);
+    }
     EXPECT_EQ(chunk.first_segment, next_segment);
     next_segment += chunk.num_segments;
     uint64_t at = chunk.file_offset;
+    uint64_t size = 0;
+    EXPECT_EQ(plan.segments_of(chunk).front().file_offset, at);
     for (const Segment& segment : plan.segments_of(chunk)) {
       const FileRange& range = ranges[segment.target];
-      EXPECT_EQ(segment.file_offset, at);
+      EXPECT_GE(segment.file_offset, at);
+      EXPECT_LE(segment.file_offset - at, max_gap);
       EXPECT_EQ(segment.file_offset, range.offset + segment.target_offset);
       EXPECT_EQ(segment.target_offset, covered[segment.target]);
       covered[segment.target] += segment.size;
-      at += segment.size;
+      at = segment.file_offset + segment.size;
+      size += segment.size;
     }
-    EXPECT_EQ(at, chunk.file_offset + chunk.size);
+    EXPECT_EQ(size, chunk.size);
+    EXPECT_EQ(chunk.file_offset / chunk_size, (at - 1) / chunk_size);
     last_end = at;
     bytes += chunk.size;
   }
@@ -55,7 +63,8 @@ TEST(Plan, CoversEveryByteOnceWhateverTheRanges) {
         offset += size + (random() % 3 == 0 ? random() % 50 : 0);  // a gap now and then
       }
       std::shuffle(ranges.begin(), ranges.end(), random);
-      expect_exact(make_plan(ranges, {.chunk_size = chunk_size}), ranges, chunk_size);
+      const uint64_t max_gap = round % 2 == 0 ? 0 : random() % 50;
+      expect_exact(make_plan(ranges, {.chunk_size = chunk_size, .max_gap = max_gap}), ranges, chunk_size, max_gap);
     }
   }
 }

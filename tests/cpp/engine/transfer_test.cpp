@@ -129,6 +129,31 @@ TEST(Load, ReadsManySmallTensorsAtOnce) {
   EXPECT_EQ(file.reads(), 50) << "20 of them are a piece of this storage";
 }
 
+TEST(Load, ReadsOverSmallGaps) {
+  const std::vector<std::byte> content = pattern(8192);
+  MemoryReadableFile file(content);
+  const std::vector<FileRange> ranges = {{10, 50}, {100, 20}, {400, 300}, {750, 50}, {820, 30}};
+  std::vector<std::byte> memory(450);
+  std::vector<std::byte*> targets;
+  size_t size = 0;
+  for (const FileRange& range : ranges) {
+    targets.push_back(memory.data() + size);
+    size += range.size;
+  }
+  std::vector<LoadLeg> legs;
+  legs.push_back({&file, make_plan(ranges, {.chunk_size = 4096, .max_gap = 50}), std::make_unique<HostSink>(targets)});
+  Job job;
+  job.start(0, size, legs[0].plan.chunks.size(), {.run = [&](Job& job, size_t) { load_chunks(job, legs); }});
+  job.rethrow_if_failed();
+  EXPECT_EQ(file.reads(), 3) << "the first two, the large one, the last two";
+  EXPECT_EQ(file.bytes_read(), 110U + 300 + 100);
+  EXPECT_EQ(job.bytes_done(), 450U);
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    EXPECT_TRUE(
+        std::equal(targets[i], targets[i] + ranges[i].size, content.begin() + static_cast<std::ptrdiff_t>(ranges[i].offset)));
+  }
+}
+
 TEST(Load, GoesThroughTheLegsOneAfterTheOther) {
   const std::vector<std::byte> content = pattern(10'000);
   MemoryReadableFile file(content);
@@ -155,7 +180,12 @@ class FarFile final : public storage::ReadableFile {
   explicit FarFile(std::vector<std::byte> bytes) : ReadableFile("memory://far", bytes.size()), bytes_(std::move(bytes)) {}
 
   storage::ReadTraits traits() const override {
-    return {.chunk_size = 1024, .piece_size = 1024, .inline_bytes = 0, .parallelism = reads_ == 0 ? 1 : 4, .mappable = false};
+    return {.chunk_size = 1024,
+            .piece_size = 1024,
+            .inline_bytes = 0,
+            .max_gap = 0,
+            .parallelism = reads_ == 0 ? 1 : 4,
+            .mappable = false};
   }
   int most_at_once() const { return most_at_once_; }
 

@@ -32,7 +32,7 @@ class MemoryReadableFile final : public storage::ReadableFile {
       : ReadableFile("memory://file", bytes.size()), bytes_(std::move(bytes)), fail_at_(fail_at) {}
 
   storage::ReadTraits traits() const override {
-    return {.chunk_size = 4096, .piece_size = 1024, .inline_bytes = 0, .parallelism = 4, .mappable = false};
+    return {.chunk_size = 4096, .piece_size = 1024, .inline_bytes = 0, .max_gap = 0, .parallelism = 4, .mappable = false};
   }
   int reads() const { return reads_; }
 

@@ -24,6 +24,7 @@ constexpr int kReaders = 32;
 constexpr uint64_t kMinChunkBytes = uint64_t{1} << 20;
 constexpr uint64_t kMaxChunkBytes = uint64_t{8} << 20;
 constexpr uint64_t kChunksPerReader = 2;
+constexpr uint64_t kMaxGapBytes = uint64_t{512} << 10;  // what one reader is sent in the time of a call
 
 Handle open_handle(std::shared_ptr<const Connection> connection, const std::string& path) {
   const Library& library = connection->library();
@@ -89,7 +90,12 @@ SfcsReadableFile::~SfcsReadableFile() {
 
 ReadTraits SfcsReadableFile::traits() const {
   const uint64_t chunk = std::clamp(std::bit_ceil(size() / (kReaders * kChunksPerReader)), kMinChunkBytes, kMaxChunkBytes);
-  return {.chunk_size = chunk, .piece_size = chunk, .inline_bytes = 0, .parallelism = kReaders, .mappable = false};
+  return {.chunk_size = chunk,
+          .piece_size = chunk,
+          .inline_bytes = 0,
+          .max_gap = kMaxGapBytes,
+          .parallelism = kReaders,
+          .mappable = false};
 }
 
 std::vector<std::string> SfcsReadableFile::warnings() const {

@@ -6,7 +6,6 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 
 #include "base/align.h"
@@ -44,14 +43,6 @@ void synchronize(const c10::Stream& stream) noexcept {
   }
 }
 
-uint64_t slot_size(const engine::Plan& plan) {
-  uint64_t size = kSlotAlignment;
-  for (const engine::Chunk& chunk : plan.chunks) {
-    size = std::max(size, align_up(chunk.file_offset % kSlotAlignment + chunk.size, kSlotAlignment));
-  }
-  return size;
-}
-
 #ifdef VETURBO_WITH_CUDA
 
 // The decryption of what has been copied to a CUDA device.
@@ -82,16 +73,18 @@ struct DeviceDecrypter {
 
 class DeviceCopier final : public engine::AsyncCopier {
  public:
-  DeviceCopier(at::Device device, std::vector<at::Tensor> targets, size_t num_slots, size_t slot_bytes, Pinning pinning,
-               const OptionalHelper& helper, const engine::Cipher* cipher)
+  DeviceCopier(at::Device device, std::vector<DeviceTarget> targets, size_t num_slots, size_t slot_bytes, Pinning pinning,
+               const OptionalHelper& helper)
       : targets_(std::move(targets)),
         stream_(make_copy_stream(device)),
         staging_(static_cast<int64_t>(num_slots * slot_bytes), pinning, helper) {
     for (size_t i = 0; i < num_slots; ++i) {
       events_.emplace_back(device.type());
     }
-    if (cipher != nullptr) {
-      decrypter_.emplace(*cipher);
+    for (const DeviceTarget& target : targets_) {
+      if (target.cipher != nullptr && !decrypters_.contains(target.cipher)) {
+        decrypters_.emplace(target.cipher, *target.cipher);
+      }
     }
   }
 
@@ -106,10 +99,11 @@ class DeviceCopier final : public engine::AsyncCopier {
     int64_t position = bytes.data() - staging();
     for (const engine::Segment& segment : segments) {
       const int64_t size = static_cast<int64_t>(segment.size);
-      const at::Tensor target = targets_[segment.target].narrow(0, static_cast<int64_t>(segment.target_offset), size);
-      target.copy_(staging_.tensor().narrow(0, position, size), /*non_blocking=*/true);
-      if (decrypter_) {
-        decrypter_->start(target, segment.file_offset, stream_);
+      const DeviceTarget& target = targets_[segment.target];
+      const at::Tensor bytes = target.bytes.narrow(0, static_cast<int64_t>(segment.target_offset), size);
+      bytes.copy_(staging_.tensor().narrow(0, position, size), /*non_blocking=*/true);
+      if (target.cipher != nullptr) {
+        decrypters_.at(target.cipher).start(bytes, segment.file_offset, stream_);
       }
       position += size;
     }
@@ -120,11 +114,11 @@ class DeviceCopier final : public engine::AsyncCopier {
   void wait(size_t slot) override { events_[slot].synchronize(); }
 
  private:
-  std::vector<at::Tensor> targets_;
+  std::vector<DeviceTarget> targets_;
   c10::Stream stream_;
   StagingMemory staging_;
   std::vector<c10::Event> events_;  // one a slot
-  std::optional<DeviceDecrypter> decrypter_;
+  std::map<const engine::Cipher*, DeviceDecrypter> decrypters_;
 };
 
 }  // namespace
@@ -137,13 +131,20 @@ bool decrypts([[maybe_unused]] at::Device device) {
 #endif
 }
 
-std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vector<at::Tensor> targets, const engine::Plan& plan,
-                                                    int num_threads, uint64_t max_staging_bytes, Pinning pinning,
-                                                    const OptionalHelper& helper, const engine::Cipher* cipher) {
-  const uint64_t slot_bytes = slot_size(plan);
-  const uint64_t most = std::max<uint64_t>(1, std::min<uint64_t>(max_staging_bytes / slot_bytes, plan.chunks.size()));
+uint64_t slot_size(const engine::Plan& plan) {
+  uint64_t size = kSlotAlignment;
+  for (const engine::Chunk& chunk : plan.chunks) {
+    size = std::max(size, align_up(chunk.file_offset % kSlotAlignment + chunk.size, kSlotAlignment));
+  }
+  return size;
+}
+
+std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vector<DeviceTarget> targets, size_t num_chunks,
+                                                    uint64_t slot_bytes, int num_threads, uint64_t max_staging_bytes,
+                                                    Pinning pinning, const OptionalHelper& helper) {
+  const uint64_t most = std::max<uint64_t>(1, std::min<uint64_t>(max_staging_bytes / slot_bytes, num_chunks));
   const size_t num_slots = std::min<uint64_t>(most, static_cast<uint64_t>(std::max(num_threads, 1)) * kSlotsPerThread);
-  auto copier = std::make_unique<DeviceCopier>(device, std::move(targets), num_slots, slot_bytes, pinning, helper, cipher);
+  auto copier = std::make_unique<DeviceCopier>(device, std::move(targets), num_slots, slot_bytes, pinning, helper);
   std::vector<std::span<std::byte>> slots;
   for (size_t i = 0; i < num_slots; ++i) {
     slots.emplace_back(copier->staging() + i * slot_bytes, slot_bytes);

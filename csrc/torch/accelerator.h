@@ -19,12 +19,20 @@ namespace veturbo {
 // Whether the device decrypts what it is sent; otherwise the CPU does that before it sends it.
 bool decrypts(at::Device device);
 
-// The sink of the part of a load that goes to one device. `targets` are the plan's, as bytes (see bytes_of); those of other
-// devices may be undefined. The staging memory is that of 2 chunks a worker, at most `max_staging_bytes`.
-// With a cipher, which only a device that decrypts() takes, what comes is the file's ciphertext.
-std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vector<at::Tensor> targets, const engine::Plan& plan,
-                                                    int num_threads, uint64_t max_staging_bytes, Pinning pinning,
-                                                    const OptionalHelper& helper, const engine::Cipher* cipher);
+// Memory of a device that a load fills.
+struct DeviceTarget {
+  at::Tensor bytes;              // of dtype uint8
+  const engine::Cipher* cipher;  // of what comes, where that is a file's ciphertext; only for a device that decrypts()
+};
+
+// The sink of the part of a load that goes to one device, of `num_chunks` chunks, each of which fits `slot_bytes`. The staging
+// memory is that of 2 chunks a worker, at most `max_staging_bytes`.
+std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vector<DeviceTarget> targets, size_t num_chunks,
+                                                    uint64_t slot_bytes, int num_threads, uint64_t max_staging_bytes,
+                                                    Pinning pinning, const OptionalHelper& helper);
+
+// Staging memory that any chunk of a plan fits, as it is best aligned.
+uint64_t slot_size(const engine::Plan& plan);
 
 // Of a whole load or save, whatever the file's size.
 constexpr uint64_t kMaxStagingBytes = uint64_t{256} << 20;

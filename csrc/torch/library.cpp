@@ -7,6 +7,7 @@
 #include "torch/file_stream.h"
 #include "torch/io_helper.h"
 #include "torch/load_job.h"
+#include "torch/model_reader.h"
 #include "torch/save_job.h"
 
 // All that PyTorch sees of us: the classes, then every operator's schema. What the operators do is in ops.cpp.
@@ -53,6 +54,15 @@ TORCH_LIBRARY(veturbo, library) {
       .def_pickle([](const c10::intrusive_ptr<IOHelper>&) { return std::string(); },
                   [](const std::string&) { return c10::make_intrusive<IOHelper>(); });
   library.class_<Cipher>("Cipher").def("source", method(&Cipher::source));
+  library.class_<ModelReader>("ModelReader")
+      .def("list_tensors", method(&ModelReader::list_tensors))
+      .def("metadata", method(&ModelReader::metadata))
+      .def("is_mappable", method(&ModelReader::is_mappable))
+      .def("bytes_read", method(&ModelReader::bytes_read))
+      .def("meta_tensor", method(&ModelReader::meta_tensor))
+      .def("map_tensor", [](const c10::intrusive_ptr<ModelReader>& self, const std::string& name) {
+        return with_errors([&] { return self->map_tensor(name); });
+      });
   library.class_<LoadJob>("LoadJob")
       .def("wait", method(&LoadJob::wait))
       .def("cancel", method(&LoadJob::cancel))
@@ -125,6 +135,27 @@ TORCH_LIBRARY(veturbo, library) {
       schema("start_save(Dict(str, Tensor) tensors, str file, *, Dict(str, str)? metadata=None, int num_threads=0, "
              "__torch__.torch.classes.veturbo.IOHelper? helper=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
              "-> __torch__.torch.classes.veturbo.SaveJob"));
+  // A file that is opened once for many loads of some of its tensors, or one in memory: see ModelReader.
+  library.def(
+      schema("open_model(str file, *, bool? use_direct_io=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
+             "-> __torch__.torch.classes.veturbo.ModelReader"));
+  library.def(schema("open_buffer(Tensor bytes, str name) -> __torch__.torch.classes.veturbo.ModelReader"));
+  // Of several files at once; `names` has a list for each.
+  library.def(
+      schema("start_load_models(__torch__.torch.classes.veturbo.ModelReader[] models, Device? device=None, *, int num_threads=0, "
+             "bool use_pinned_memory=True, bool mmap=False, str[][]? names=None, "
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+  library.def(
+      schema("start_load_models_(Dict(str, Tensor) tensors, __torch__.torch.classes.veturbo.ModelReader[] models, *, "
+             "int num_threads=0, bool use_pinned_memory=True, str[][]? names=None, "
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+  // Parts of tensors: the views, in elements, that basic indexing makes of them. The results are contiguous.
+  library.def(
+      schema("start_load_views(__torch__.torch.classes.veturbo.ModelReader model, str[] names, int[] offsets, int[][] sizes, "
+             "int[][] strides, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, "
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+  // The bytes of the file that save_file() writes.
+  library.def(schema("serialize(Dict(str, Tensor) tensors, *, Dict(str, str)? metadata=None, int num_threads=0) -> Tensor"));
   // Bytes of any file, into contiguous tensors of uint8: as many as fill each, from its offset in the file on.
   library.def(
       schema("start_read_(Tensor(a!)[] buffers, int[] offsets, str file, *, int num_threads=0, bool use_pinned_memory=True, "

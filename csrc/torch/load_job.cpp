@@ -2,20 +2,15 @@
 
 #include <ATen/Functions.h>
 #include <ATen/MemoryOverlap.h>
-#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <mutex>
+#include <set>
 #include <unordered_set>
-#include <utility>
 
 #include "base/concat.h"
-#include "engine/cipher.h"
-#include "engine/model_file.h"
-#include "storage/encrypted_file.h"
-#include "torch/accelerator.h"
 #include "torch/arena.h"
 #include "torch/dtype.h"
 #include "torch/errors.h"
@@ -24,25 +19,6 @@
 namespace veturbo {
 
 namespace {
-
-// What PyTorch makes of an entry of the file. Throws an Error that names the tensor.
-struct Spec {
-  at::ScalarType type;
-  std::vector<int64_t> sizes;
-};
-
-Spec spec_of(const format::TensorEntry& entry) {
-  try {
-    const std::optional<at::ScalarType> type = to_scalar_type(entry.dtype);
-    if (!type) {
-      throw Error(ErrorKind::kFormat, concat("PyTorch has no dtype for ", format::dtype_name(entry.dtype),
-                                             ": leave this tensor out by giving the names of the others"));
-    }
-    return {*type, to_tensor_sizes(entry.dtype, entry.shape)};
-  } catch (Error& error) {
-    throw error.in_tensor(entry.name);
-  }
-}
 
 std::string join(const std::vector<std::string>& texts, std::string_view separator) {
   std::string joined;
@@ -60,22 +36,13 @@ at::Device with_index(at::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getDevice();
 }
 
-std::unique_ptr<storage::ReadableFile> open_file(const std::string& file, const LoadOptions& options) {
-  try {
-    engine::check_num_threads(options.num_threads);
-  } catch (Error& error) {
-    throw error.in_file(file);
-  }
-  return engine::open_for_read(file, {.direct_io = options.direct_io}, get(options.cipher));
-}
-
 // Whether the bytes in the tensor's memory are its values, in order. Those of a view that conjugates or negates lazily are not.
 bool holds_its_bytes(const at::Tensor& tensor) {
   return tensor.is_contiguous() && !tensor.is_conj() && !tensor.is_neg();
 }
 
 // Why the file's tensor cannot be written into `tensor`; empty when it can.
-std::string mismatch(const Spec& spec, const at::Tensor& tensor) {
+std::string mismatch(const TensorSpec& spec, const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_meta() || tensor.is_quantized()) {
     return "is not a dense tensor with memory";
   }
@@ -91,157 +58,246 @@ std::string mismatch(const Spec& spec, const at::Tensor& tensor) {
   return "";
 }
 
+// What one plan reads it must read once.
+void check_for_overlap(std::span<const Piece> pieces) {
+  std::vector<engine::FileRange> ranges;
+  for (const Piece& piece : pieces) {
+    ranges.push_back(piece.range);
+  }
+  std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
+  for (size_t i = 1; i < ranges.size(); ++i) {
+    if (ranges[i].offset < ranges[i - 1].offset + ranges[i - 1].size) {
+      throw Error(ErrorKind::kInvalidArgument, "parts of a tensor overlap: load them one after the other");
+    }
+  }
+}
+
+// The bytes of a part as the tensor that they are.
+at::Tensor view_of(const at::Tensor& bytes, const TensorSpec& spec, at::IntArrayRef strides) {
+  return at::empty({0}, bytes.options().dtype(spec.type)).set_(bytes.storage(), 0, spec.sizes, strides);
+}
+
 }  // namespace
 
-LoadJob::LoadJob(const std::string& file, LoadOptions options)
-    : options_(std::move(options)), file_(open_file(file, options_)), header_(engine::read_safetensors_header(*file_)) {
+LoadJob::LoadJob(std::vector<Model> models, const LoadOptions& options) : models_(std::move(models)) {
+  uri_ = models_.size() == 1 ? models_.front()->uri() : "";
   try {
-    if (options_.names) {
-      select(*options_.names);
-    }
-    const at::Device device = with_index(options_.device.value_or(at::Device(at::kCPU)));
-    options_.device = device;
-    if (device.is_cpu() && options_.mmap) {
-      read_what_is_too_far_to_map();
-    }
-    allocate();
-    const bool has_data_to_read = !device.is_meta() && !(device.is_cpu() && options_.mmap);
-    start(has_data_to_read ? ranges() : std::vector<engine::FileRange>(header_.tensors.size()));
+    want_tensors(options.names);
+    allocate(with_index(options.device.value_or(at::kCPU)), options.mmap);
+    start(options.transfer);
   } catch (Error& error) {
-    throw error.in_file(file);
+    throw error.in_file(uri_);
   }
 }
 
-LoadJob::LoadJob(const std::string& file, LoadOptions options, const TensorDict& into)
-    : options_(std::move(options)), file_(open_file(file, options_)), header_(engine::read_safetensors_header(*file_)) {
+LoadJob::LoadJob(std::vector<Model> models, const LoadOptions& options, const TensorDict& into) : models_(std::move(models)) {
+  uri_ = models_.size() == 1 ? models_.front()->uri() : "";
   try {
-    if (options_.names) {
-      select(*options_.names);
-    }
+    want_tensors(options.names);
     adopt(into);
-    start(ranges());
+    start(options.transfer);
   } catch (Error& error) {
-    throw error.in_file(file);
+    throw error.in_file(uri_);
   }
 }
 
-LoadJob::LoadJob(const std::string& file, LoadOptions options, const std::vector<at::Tensor>& into,
+LoadJob::LoadJob(const Model& model, const LoadOptions& options, const std::vector<std::string>& names,
+                 const std::vector<engine::View>& views)
+    : models_{model}, uri_(model->uri()) {
+  // What lies between wanted elements takes memory until the part is handed out: no more than that of keeping them apart.
+  constexpr uint64_t kMaxGapInMemory = 64;
+  try {
+    device_ = with_index(options.device.value_or(at::kCPU));
+    if (names.size() != views.size()) {
+      throw Error(ErrorKind::kInvalidArgument, concat(names.size(), " names need as many views, not ", views.size()));
+    }
+    std::vector<engine::SlicePlan> plans;
+    for (size_t i = 0; i < names.size(); ++i) {
+      const format::TensorEntry& entry = model->at(names[i]);
+      TensorSpec spec = spec_of(entry);
+      const uint64_t item_bytes = c10::scalarTypeToTypeMeta(spec.type).itemsize();
+      try {
+        plans.push_back(engine::plan_slice(views[i], entry.num_bytes() / item_bytes, item_bytes, kMaxGapInMemory));
+      } catch (Error& error) {
+        throw error.in_tensor(entry.name);
+      }
+      const engine::SlicePlan& plan = plans.back();
+      wanted_.push_back({0, &entry});
+      spec.sizes.assign(views[i].sizes.begin(), views[i].sizes.end());
+      parts_.push_back({std::move(spec), {plan.strides.begin(), plan.strides.end()}, plan.is_dense});
+    }
+    start_parts(plans, options.transfer);
+  } catch (Error& error) {
+    throw error.in_file(uri_);
+  }
+}
+
+LoadJob::LoadJob(Source source, const TransferOptions& options, const std::vector<at::Tensor>& into,
                  const std::vector<int64_t>& offsets)
-    : options_(std::move(options)), file_(open_file(file, options_)), writes_existing_(true) {
+    : uri_(source.file->uri()), writes_existing_(true) {
   try {
     if (into.size() != offsets.size()) {
       throw Error(ErrorKind::kInvalidArgument, concat(into.size(), " buffers need as many offsets, not ", offsets.size()));
     }
-    std::vector<engine::FileRange> ranges;
+    const uint64_t file_size = source.file->size();
+    std::vector<Piece> pieces;
     for (size_t i = 0; i < into.size(); ++i) {
       const at::Tensor& buffer = into[i];
       if (buffer.scalar_type() != at::kByte || !buffer.is_contiguous()) {
         throw Error(ErrorKind::kInvalidArgument, "a buffer must be a contiguous tensor of dtype uint8");
       }
       const engine::FileRange range = {static_cast<uint64_t>(offsets[i]), buffer.nbytes()};
-      if (offsets[i] < 0 || range.offset > file_->size() || range.size > file_->size() - range.offset) {
+      if (offsets[i] < 0 || range.offset > file_size || range.size > file_size - range.offset) {
         throw Error(ErrorKind::kInvalidArgument,
-                    concat(range.size, " bytes from ", offsets[i], " on are not in the file, which has ", file_->size()));
+                    concat(range.size, " bytes from ", offsets[i], " on are not in the file, which has ", file_size));
       }
-      ranges.push_back(range);
+      pieces.push_back({.source = 0, .range = range, .target = static_cast<uint32_t>(i)});
       loaded_.push_back({buffer, buffer});
     }
-    start(ranges);
+    transfer_.start({std::move(source)}, into, pieces, options);
   } catch (Error& error) {
-    throw error.in_file(file);
+    throw error.in_file(uri_);
   }
 }
 
-void LoadJob::select(const std::vector<std::string>& names) {
-  std::unordered_set<std::string> wanted(names.begin(), names.end());
-  std::vector<format::TensorEntry> selected;
-  for (format::TensorEntry& entry : header_.tensors) {
-    if (wanted.erase(entry.name) > 0) {
-      selected.push_back(std::move(entry));
+void LoadJob::want_tensors(const std::optional<std::vector<std::vector<std::string>>>& names) {
+  if (names && names->size() != models_.size()) {
+    throw Error(ErrorKind::kInvalidArgument, concat(models_.size(), " files need as many lists of names, not ", names->size()));
+  }
+  for (uint32_t model = 0; model < models_.size(); ++model) {
+    if (names) {
+      want_some(model, (*names)[model]);
+      continue;
+    }
+    for (const format::TensorEntry& entry : models_[model]->header().tensors) {
+      wanted_.push_back({model, &entry});
     }
   }
-  if (!wanted.empty()) {
-    std::vector<std::string> missing(wanted.begin(), wanted.end());
-    std::sort(missing.begin(), missing.end());
-    throw Error(ErrorKind::kInvalidArgument, concat("the file has no tensor named ", join(missing, ", ")));
+  if (models_.size() > 1) {
+    check_for_repeated_names();
   }
-  header_.tensors = std::move(selected);
 }
 
-void LoadJob::allocate() {
-  if (options_.device->is_cpu()) {
-    options_.mmap ? map_file() : allocate_in_arena();
-    return;
+void LoadJob::want_some(uint32_t model, const std::vector<std::string>& names) {
+  std::vector<const format::TensorEntry*> entries;
+  std::set<std::string> missing;
+  for (const std::string& name : names) {
+    const format::TensorEntry* const entry = models_[model]->find(name);
+    if (entry == nullptr) {
+      missing.insert(name);
+    } else {
+      entries.push_back(entry);
+    }
   }
-  for (const format::TensorEntry& entry : header_.tensors) {
-    const Spec spec = spec_of(entry);
-    const at::Tensor tensor = at::empty(spec.sizes, at::TensorOptions(spec.type).device(*options_.device));
+  if (!missing.empty()) {
+    throw Error(ErrorKind::kInvalidArgument,
+                concat("the file has no tensor named ", join({missing.begin(), missing.end()}, ", ")))
+        .in_file(models_[model]->uri());
+  }
+  std::sort(entries.begin(), entries.end());
+  entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
+  for (const format::TensorEntry* const entry : entries) {
+    wanted_.push_back({model, entry});
+  }
+}
+
+void LoadJob::check_for_repeated_names() const {
+  std::unordered_map<std::string_view, const Wanted*> seen;
+  for (const Wanted& wanted : wanted_) {
+    const auto [first, is_first] = seen.emplace(wanted.entry->name, &wanted);
+    if (!is_first) {
+      throw Error(ErrorKind::kInvalidArgument, concat("the tensor \"", wanted.entry->name, "\" is in ", uri_of(*first->second),
+                                                      " as well: say by names which one to load"))
+          .in_file(uri_of(wanted));
+    }
+  }
+}
+
+void LoadJob::allocate(at::Device device, bool mmap) {
+  device_ = device;
+  is_mapped_.resize(models_.size());
+  const std::vector<engine::FileRange> all = ranges();
+  size_t end = 0;
+  for (uint32_t model = 0; model < models_.size(); ++model) {
+    const size_t begin = end;
+    while (end < wanted_.size() && wanted_[end].model == model) {
+      ++end;
+    }
+    const std::span<const Wanted> wanted = std::span(wanted_).subspan(begin, end - begin);
+    try {
+      if (!device.is_cpu()) {
+        allocate_on_device(wanted);
+      } else if (mmap && may_map(*models_[model])) {
+        is_mapped_[model] = true;
+        map(wanted);
+      } else {
+        allocate_in_arena(wanted, std::span(all).subspan(begin, end - begin));
+      }
+    } catch (Error& error) {
+      throw error.in_file(models_[model]->uri());
+    }
+  }
+}
+
+void LoadJob::allocate_on_device(std::span<const Wanted> some) {
+  for (const Wanted& wanted : some) {
+    const TensorSpec spec = spec_of(*wanted.entry);
+    const at::Tensor tensor = at::empty(spec.sizes, at::TensorOptions(spec.type).device(device_));
     loaded_.push_back({tensor, tensor});
   }
 }
 
-void LoadJob::allocate_in_arena() {
-  std::vector<Spec> specs;
-  for (const format::TensorEntry& entry : header_.tensors) {
-    specs.push_back(spec_of(entry));
+void LoadJob::map(std::span<const Wanted> some) {
+  for (const Wanted& wanted : some) {
+    const at::Tensor tensor = models_[wanted.model]->map_tensor(*wanted.entry);
+    loaded_.push_back({tensor, tensor});
   }
-  const ArenaLayout layout = lay_out_arena(ranges());
+}
+
+void LoadJob::allocate_in_arena(std::span<const Wanted> some, std::span<const engine::FileRange> ranges) {
+  std::vector<TensorSpec> specs;
+  for (const Wanted& wanted : some) {
+    specs.push_back(spec_of(*wanted.entry));
+  }
+  const ArenaLayout layout = lay_out_arena(ranges);
   const auto arena = std::make_shared<MappedRegion>(MappedRegion::anonymous(layout.size));
   for (size_t i = 0; i < specs.size(); ++i) {
-    const uint64_t bytes = header_.tensors[i].num_bytes();
-    const at::Tensor tensor = tensor_over(arena, layout.offsets[i], bytes, specs[i].sizes, specs[i].type, Reclaim::kDiscardPages);
+    const at::Tensor tensor =
+        tensor_over(arena, layout.offsets[i], ranges[i].size, specs[i].sizes, specs[i].type, Reclaim::kDiscardPages);
     loaded_.push_back({tensor, tensor});
   }
 }
 
-void LoadJob::read_what_is_too_far_to_map() {
-  const std::string storage = file_->too_far_to_map();
+bool LoadJob::may_map(const ModelReader& model) {
+  const std::string storage = model.source().file->too_far_to_map();
   if (storage.empty()) {
-    return;
+    return true;
   }
-  options_.mmap = false;
   static std::mutex mutex;
   static std::unordered_set<std::string> said;
   std::lock_guard lock(mutex);
   if (said.insert(storage).second) {
-    warning_ = concat(file_->uri(), ": read instead of mapped, as all that is on ", storage,
-                      " and not in the page cache: a mapping would wait for it at every few pages (this is said once)");
+    warnings_.push_back(concat(model.uri(), ": read instead of mapped, as all that is on ", storage,
+                               " and not in the page cache: a mapping would wait for it at every few pages (this is said once)"));
   }
-}
-
-void LoadJob::map_file() {
-  const auto mapping = std::make_shared<MappedRegion>(file_->map());
-  for (const format::TensorEntry& entry : header_.tensors) {
-    const Spec spec = spec_of(entry);
-    const uint64_t offset = header_.data_offset + entry.begin;
-    // The header's length need not be a multiple of anything; a tensor that comes to lie askew for its type is copied.
-    const size_t alignment = c10::scalarTypeToTypeMeta(spec.type).itemsize();
-    const bool aligned = offset % alignment == 0;
-    const at::Tensor bytes = aligned ? at::Tensor()
-                                     : tensor_over(mapping, offset, entry.num_bytes(), {static_cast<int64_t>(entry.num_bytes())},
-                                                   at::kByte, Reclaim::kKeepPages)
-                                           .clone();
-    const at::Tensor tensor = aligned
-                                  ? tensor_over(mapping, offset, entry.num_bytes(), spec.sizes, spec.type, Reclaim::kKeepPages)
-                                  : at::empty({0}, at::TensorOptions(spec.type)).set_(bytes.storage(), 0, spec.sizes);
-    loaded_.push_back({tensor, tensor});
-  }
+  return false;
 }
 
 void LoadJob::adopt(const TensorDict& into) {
   writes_existing_ = true;
   std::vector<std::string> faults;
   std::unordered_set<std::string_view> in_file;
-  for (const format::TensorEntry& entry : header_.tensors) {
-    in_file.insert(entry.name);
-    const auto found = into.find(entry.name);
+  for (const Wanted& wanted : wanted_) {
+    const std::string& name = wanted.entry->name;
+    in_file.insert(name);
+    const auto found = into.find(name);
     if (found == into.end()) {
-      faults.push_back(concat("\"", entry.name, "\" is in the file but not among the tensors"));
+      faults.push_back(concat("\"", name, "\" is in the file but not among the tensors"));
       continue;
     }
-    const std::string fault = mismatch(spec_of(entry), found->value());
+    const std::string fault = mismatch(spec_of(*wanted.entry), found->value());
     if (!fault.empty()) {
-      faults.push_back(concat("\"", entry.name, "\" ", fault));
+      faults.push_back(concat("\"", name, "\" ", fault));
       continue;
     }
     const at::Tensor tensor = found->value().detach();
@@ -260,93 +316,98 @@ void LoadJob::adopt(const TensorDict& into) {
 
 std::vector<engine::FileRange> LoadJob::ranges() const {
   std::vector<engine::FileRange> ranges;
-  ranges.reserve(header_.tensors.size());
-  for (const format::TensorEntry& entry : header_.tensors) {
-    ranges.push_back({header_.data_offset + entry.begin, entry.num_bytes()});
+  ranges.reserve(wanted_.size());
+  for (const Wanted& wanted : wanted_) {
+    ranges.push_back({models_[wanted.model]->header().data_offset + wanted.entry->begin, wanted.entry->num_bytes()});
   }
   return ranges;
 }
 
-void LoadJob::start(const std::vector<engine::FileRange>& ranges) {
-  // A leg for each device, over the ranges of the tensors that are there.
-  std::vector<at::Device> devices;
+void LoadJob::start(const TransferOptions& options) {
+  std::vector<Piece> pieces;
+  if (!device_.is_meta()) {
+    const std::vector<engine::FileRange> all = ranges();
+    for (uint32_t i = 0; i < all.size(); ++i) {
+      const uint32_t model = wanted_[i].model;
+      if (is_mapped_.empty() || !is_mapped_[model]) {
+        pieces.push_back({.source = model, .range = all[i], .target = i});
+      }
+    }
+  }
+  start(pieces, options);
+}
+
+void LoadJob::start_parts(std::span<const engine::SlicePlan> plans, const TransferOptions& options) {
+  std::vector<Piece> pieces;
+  std::vector<engine::FileRange> on_cpu;  // what is put together there: empty for what is not
+  for (uint32_t i = 0; i < plans.size(); ++i) {
+    const engine::SlicePlan& plan = plans[i];
+    const uint64_t begin = models_.front()->header().data_offset + wanted_[i].entry->begin;
+    uint64_t filled = 0;
+    for (const uint64_t offset : plan.block_offsets) {
+      pieces.push_back({.source = 0, .range = {begin + offset, plan.block_size}, .target = i, .offset = filled});
+      filled += plan.block_size;
+    }
+    // A device is sent a part in one piece, without what lies between its elements.
+    const bool goes_straight = !device_.is_cpu() && plan.is_dense && plan.block_offsets.size() <= 1;
+    at::Tensor buffer;
+    if (goes_straight) {
+      buffer = at::empty({static_cast<int64_t>(filled)}, at::TensorOptions(at::kByte).device(device_));
+    }
+    loaded_.push_back({{}, buffer});
+    on_cpu.push_back({plan.block_offsets.empty() ? 0 : begin + plan.block_offsets.front(), goes_straight ? 0 : filled});
+  }
+  check_for_overlap(pieces);
+  std::vector<at::Tensor> buffers = buffers_for(on_cpu, at::kCPU);
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    if (!loaded_[i].contiguous.defined()) {
+      loaded_[i].contiguous = std::move(buffers[i]);
+    }
+  }
+  if (device_.is_meta()) {
+    pieces.clear();
+  }
+  start(pieces, options);
+}
+
+void LoadJob::start(std::span<const Piece> pieces, const TransferOptions& options) {
+  std::vector<Source> sources;
+  for (const Model& model : models_) {
+    sources.push_back(model->source());
+  }
+  std::vector<at::Tensor> targets;
+  targets.reserve(loaded_.size());
   for (const Loaded& loaded : loaded_) {
-    const at::Device device = loaded.contiguous.device();
-    if (std::find(devices.begin(), devices.end(), device) == devices.end()) {
-      devices.push_back(device);
-    }
+    targets.push_back(loaded.contiguous);
   }
-  const storage::ReadTraits traits = file_->traits();
-  uint64_t bytes = 0;
-  size_t num_chunks = 0;
-  int num_threads = 0;
-  for (const at::Device device : devices) {
-    std::vector<engine::FileRange> on_device = ranges;
-    for (size_t i = 0; i < loaded_.size(); ++i) {
-      if (loaded_[i].contiguous.device() != device) {
-        on_device[i].size = 0;
-      }
-    }
-    const bool decrypts_there = options_.cipher && decrypts(device);
-    storage::ReadableFile* file = file_.get();
-    if (decrypts_there) {
-      const auto& encrypted = dynamic_cast<const storage::DecryptedFile&>(*file_);
-      file = &encrypted.ciphertext();
-      for (engine::FileRange& range : on_device) {
-        range.offset += encrypted.begin();
-      }
-    }
-    engine::Plan plan = engine::make_plan(on_device, {.chunk_size = traits.chunk_size});
-    if (plan.chunks.empty()) {
-      continue;
-    }
-    const int useful = engine::choose_num_threads(options_.num_threads, plan, traits.parallelism);
-    num_threads = std::max(num_threads, useful);
-    bytes += plan.bytes;
-    num_chunks += plan.chunks.size();
-    std::unique_ptr<engine::ChunkSink> sink;
-    if (device.is_cpu()) {
-      std::vector<std::byte*> targets;
-      for (const Loaded& loaded : loaded_) {
-        const bool here = loaded.contiguous.is_cpu();
-        targets.push_back(here ? static_cast<std::byte*>(loaded.contiguous.mutable_data_ptr()) : nullptr);
-      }
-      sink = std::make_unique<engine::HostSink>(std::move(targets));
-    } else {
-      std::vector<at::Tensor> targets;
-      for (const Loaded& loaded : loaded_) {
-        targets.push_back(loaded.contiguous.device() == device ? bytes_of(loaded.contiguous) : at::Tensor());
-      }
-      sink = make_device_sink(device, std::move(targets), plan, useful, kMaxStagingBytes / devices.size(), options_.pinning,
-                              options_.helper, decrypts_there ? get(options_.cipher) : nullptr);
-    }
-    legs_.push_back({file, std::move(plan), std::move(sink)});
-  }
-  const engine::Readers readers = options_.num_threads == 0 ? engine::Readers::kAsManyAsPay : engine::Readers::kFixed;
-  job_.start(bytes <= traits.inline_bytes ? 0 : num_threads, bytes, num_chunks,
-             {.run = [this, readers](engine::Job& job, size_t) { engine::load_chunks(job, legs_, readers); }});
+  transfer_.start(std::move(sources), std::move(targets), pieces, options);
 }
 
 std::tuple<int64_t, int64_t> LoadJob::progress() const {
-  return {static_cast<int64_t>(job_.bytes_done()), static_cast<int64_t>(job_.bytes_total())};
+  const engine::Job& job = transfer_.job();
+  return {static_cast<int64_t>(job.bytes_done()), static_cast<int64_t>(job.bytes_total())};
 }
 
 void LoadJob::complete() {
-  job_.wait(std::nullopt);
+  engine::Job& job = transfer_.job();
+  job.wait(std::nullopt);
   try {
-    job_.rethrow_if_failed();
+    job.rethrow_if_failed();
   } catch (const Error& error) {
-    throw Error(error).in_file(file_->uri());  // a copy: another thread may be told of the same failure
+    throw Error(error).in_file(uri_);  // a copy: another thread may be told of the same failure
   }
-  finish();
+  if (!std::exchange(finished_, true)) {
+    finish_existing();
+    finish_parts();
+  }
 }
 
 TensorDict LoadJob::result() {
   complete();
   TensorDict tensors;
   tensors.reserve(loaded_.size());
-  for (size_t i = 0; i < header_.tensors.size(); ++i) {
-    tensors.insert(header_.tensors[i].name, loaded_[i].tensor);
+  for (size_t i = 0; i < wanted_.size(); ++i) {
+    tensors.insert(wanted_[i].entry->name, loaded_[i].tensor);
   }
   return tensors;
 }
@@ -357,15 +418,15 @@ std::tuple<std::vector<std::string>, std::vector<at::Tensor>> LoadJob::result_li
   std::vector<at::Tensor> tensors;
   names.reserve(loaded_.size());
   tensors.reserve(loaded_.size());
-  for (size_t i = 0; i < header_.tensors.size(); ++i) {
-    names.push_back(header_.tensors[i].name);
+  for (size_t i = 0; i < wanted_.size(); ++i) {
+    names.push_back(wanted_[i].entry->name);
     tensors.push_back(loaded_[i].tensor);
   }
   return {std::move(names), std::move(tensors)};
 }
 
-void LoadJob::finish() {
-  if (std::exchange(finished_, true) || !writes_existing_) {
+void LoadJob::finish_existing() {
+  if (!writes_existing_) {
     return;
   }
   const c10::InferenceMode inference;
@@ -391,19 +452,28 @@ void LoadJob::finish() {
   }
 }
 
-std::vector<std::string> LoadJob::warnings() const {
-  std::vector<std::string> all = file_->warnings();
-  if (!warning_.empty()) {
-    all.push_back(warning_);
+void LoadJob::finish_parts() {
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const Part& part = parts_[i];
+    const at::Tensor view = view_of(std::exchange(loaded_[i].contiguous, {}), part.spec, part.strides);
+    const at::Tensor dense = part.is_dense ? view : view.clone(at::MemoryFormat::Contiguous);
+    loaded_[i].tensor = dense.device() == device_ ? dense : dense.to(device_);
   }
+}
+
+std::vector<std::string> LoadJob::warnings() const {
+  std::vector<std::string> all = transfer_.warnings();
+  all.insert(all.end(), warnings_.begin(), warnings_.end());
   return valid_utf8(all);
 }
 
 StringDict LoadJob::metadata() const {
   StringDict metadata;
-  if (header_.metadata) {
-    for (const auto& [key, value] : *header_.metadata) {
-      metadata.insert(key, value);
+  for (const Model& model : models_) {
+    if (model->header().metadata) {
+      for (const auto& [key, value] : *model->header().metadata) {
+        metadata.insert(key, value);
+      }
     }
   }
   return metadata;

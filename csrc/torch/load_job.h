@@ -5,89 +5,111 @@
 #include <torch/custom_class.h>
 
 #include <cstdint>
-#include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
-#include "engine/job.h"
-#include "engine/load.h"
-#include "format/safetensors.h"
-#include "storage/open.h"
-#include "torch/cipher.h"
-#include "torch/io_helper.h"
+#include "engine/slice.h"
+#include "torch/model_reader.h"
+#include "torch/transfer.h"
 
 namespace veturbo {
 
 using TensorDict = c10::Dict<std::string, at::Tensor>;
-using StringDict = c10::Dict<std::string, std::string>;
 
 struct LoadOptions {
-  std::optional<at::Device> device;  // none: the CPU
-  int64_t num_threads = 0;           // 0: as many as pay
-  Pinning pinning = Pinning::kPinned;
-  storage::DirectIo direct_io = storage::DirectIo::kAuto;
-  bool mmap = false;  // of consequence for the CPU only
-  std::optional<std::vector<std::string>> names;
-  OptionalHelper helper;
-  OptionalCipher cipher;
+  std::optional<at::Device> device = std::nullopt;  // the CPU
+  bool mmap = false;                                // of consequence for the CPU only
+  // Of each model the tensors that are wanted; none: all.
+  std::optional<std::vector<std::vector<std::string>>> names = std::nullopt;
+  TransferOptions transfer;
 };
 
-// A load under way. The file's header has been read and all memory allocated when the constructor returns; the data is read by
+// A load under way. The files' headers have been read and all memory allocated when the constructor returns; the data is read by
 // threads that live as long as the job, or by then for a small file.
 class LoadJob : public torch::CustomClassHolder {
  public:
+  using Model = c10::intrusive_ptr<ModelReader>;
+
   // Into new tensors.
-  LoadJob(const std::string& file, LoadOptions options);
+  LoadJob(std::vector<Model> models, const LoadOptions& options);
   // Into tensors that exist: `device` and `mmap` are not used. Names, shapes and dtypes are checked before the first byte is
   // written.
-  LoadJob(const std::string& file, LoadOptions options, const TensorDict& into);
+  LoadJob(std::vector<Model> models, const LoadOptions& options, const TensorDict& into);
+  // Of each of these tensors a part, as new contiguous tensors; of `options` neither `names` nor `mmap` are used. The parts of
+  // one tensor may not overlap.
+  LoadJob(const Model& model, const LoadOptions& options, const std::vector<std::string>& names,
+          const std::vector<engine::View>& views);
   // Bytes of any file, from these offsets on, into contiguous tensors of dtype uint8 which they fill. They must not overlap.
-  LoadJob(const std::string& file, LoadOptions options, const std::vector<at::Tensor>& into, const std::vector<int64_t>& offsets);
+  LoadJob(Source source, const TransferOptions& options, const std::vector<at::Tensor>& into,
+          const std::vector<int64_t>& offsets);
 
   // Waits for at most `seconds`, negative: without end; true when the job has ended, well or badly.
-  bool wait(double seconds) { return job_.wait_seconds(seconds); }
-  void cancel() { job_.cancel(); }
+  bool wait(double seconds) { return transfer_.job().wait_seconds(seconds); }
+  void cancel() { transfer_.job().cancel(); }
   // Bytes done and in all.
   std::tuple<int64_t, int64_t> progress() const;
-  // The tensors, in the order of the file, once they are there. Throws what made the load fail.
+  // The tensors, in the order of the files, once they are there. Throws what made the load fail.
   TensorDict result();
   // The same as names and tensors apart, of which Python makes its dict in half the time.
   std::tuple<std::vector<std::string>, std::vector<at::Tensor>> result_lists();
+  // That of all the files; where two have the same key, of the first.
   StringDict metadata() const;
   // What those who have waited for it should know, one sentence each.
   std::vector<std::string> warnings() const;
 
  private:
+  // A tensor that is wanted.
+  struct Wanted {
+    uint32_t model;
+    const format::TensorEntry* entry;
+  };
   struct Loaded {
     at::Tensor tensor;      // what result() hands out
-    at::Tensor contiguous;  // what is read into; another one where `tensor` is strided or a lazy view
+    at::Tensor contiguous;  // what is read into; another one where `tensor` is strided, a lazy view or a part
+  };
+  // How the bytes that were read become a part of a tensor.
+  struct Part {
+    TensorSpec spec;
+    std::vector<int64_t> strides;
+    bool is_dense;
   };
 
-  void select(const std::vector<std::string>& names);
-  void allocate();
-  void allocate_in_arena();
-  void read_what_is_too_far_to_map();
-  void map_file();
+  void want_tensors(const std::optional<std::vector<std::vector<std::string>>>& names);
+  void want_some(uint32_t model, const std::vector<std::string>& names);
+  void check_for_repeated_names() const;
+  void allocate(at::Device device, bool mmap);
+  void allocate_on_device(std::span<const Wanted> some);
+  void map(std::span<const Wanted> some);
+  void allocate_in_arena(std::span<const Wanted> some, std::span<const engine::FileRange> ranges);
+  bool may_map(const ModelReader& model);
   void adopt(const TensorDict& into);
-  // Where the tensors' bytes are in the file.
+  // Where each tensor's bytes are in its file.
   std::vector<engine::FileRange> ranges() const;
-  // Empty ranges are not read.
-  void start(const std::vector<engine::FileRange>& ranges);
+  void start(const TransferOptions& options);
+  void start_parts(std::span<const engine::SlicePlan> plans, const TransferOptions& options);
+  void start(std::span<const Piece> pieces, const TransferOptions& options);
   // Waits for the data and brings them to where they are to go.
   void complete();
-  void finish();
+  void finish_existing();
+  void finish_parts();
+  const std::string& uri_of(const Wanted& wanted) const { return models_[wanted.model]->uri(); }
 
-  LoadOptions options_;
-  std::unique_ptr<storage::ReadableFile> file_;
-  format::SafetensorsHeader header_;  // of the tensors that are asked for
-  std::vector<Loaded> loaded_;        // one a tensor of the header
+  std::vector<Model> models_;
+  std::string uri_;              // what errors that tell of no file are about; empty for several files
+  std::vector<Wanted> wanted_;   // in the order of the files
+  std::vector<Loaded> loaded_;   // one each
+  std::vector<Part> parts_;      // likewise, or none
+  std::vector<bool> is_mapped_;  // one a model, or none of new tensors
+  at::Device device_ = at::kCPU;
   bool writes_existing_ = false;
   bool finished_ = false;
-  std::string warning_;
-  std::vector<engine::LoadLeg> legs_;
-  engine::Job job_;  // last: its threads use all of the above
+  std::vector<std::string> warnings_;
+  Transfer transfer_;  // last: its threads use all of the above
 };
 
 }  // namespace veturbo

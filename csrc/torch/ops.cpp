@@ -1,6 +1,7 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,11 +10,13 @@
 #include "engine/cipher.h"
 #include "engine/model_file.h"
 #include "format/cipher_header.h"
+#include "storage/memory_file.h"
 #include "torch/arena.h"
 #include "torch/cipher.h"
 #include "torch/errors.h"
 #include "torch/io_helper.h"
 #include "torch/load_job.h"
+#include "torch/model_reader.h"
 #include "torch/save_job.h"
 
 #ifdef VETURBO_WITH_CUDA
@@ -26,43 +29,100 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 using Names = std::optional<std::vector<std::string>>;
-using TensorList = std::tuple<std::vector<std::string>, std::vector<std::string>, std::vector<std::vector<int64_t>>>;
+using NamesOfEach = std::optional<std::vector<std::vector<std::string>>>;
+using Models = std::vector<c10::intrusive_ptr<ModelReader>>;
 
-LoadOptions load_options(std::optional<at::Device> device, int64_t num_threads, bool use_pinned_memory,
-                         std::optional<bool> use_direct_io, bool mmap, Names names, OptionalHelper helper,
-                         OptionalCipher cipher) {
-  storage::DirectIo direct_io = storage::DirectIo::kAuto;
-  if (use_direct_io) {
-    direct_io = *use_direct_io ? storage::DirectIo::kAlways : storage::DirectIo::kNever;
+storage::DirectIo direct_io(std::optional<bool> use_direct_io) {
+  if (!use_direct_io) {
+    return storage::DirectIo::kAuto;
   }
-  return {.device = device,
-          .num_threads = num_threads,
+  return *use_direct_io ? storage::DirectIo::kAlways : storage::DirectIo::kNever;
+}
+
+TransferOptions transfer_options(int64_t num_threads, bool use_pinned_memory, OptionalHelper helper) {
+  return {.num_threads = num_threads,
           .pinning = use_pinned_memory ? Pinning::kPinned : Pinning::kPageable,
-          .direct_io = direct_io,
-          .mmap = mmap,
-          .names = std::move(names),
-          .helper = std::move(helper),
-          .cipher = std::move(cipher)};
+          .helper = std::move(helper)};
+}
+
+// Throws for what is no size.
+std::vector<uint64_t> to_sizes(const std::vector<int64_t>& numbers) {
+  if (std::any_of(numbers.begin(), numbers.end(), [](int64_t number) { return number < 0; })) {
+    throw Error(ErrorKind::kInvalidArgument, "offsets, sizes and strides of a view cannot be negative");
+  }
+  return {numbers.begin(), numbers.end()};
+}
+
+std::vector<engine::View> to_views(const std::vector<int64_t>& offsets, const std::vector<std::vector<int64_t>>& sizes,
+                                   const std::vector<std::vector<int64_t>>& strides) {
+  if (sizes.size() != offsets.size() || strides.size() != offsets.size()) {
+    throw Error(ErrorKind::kInvalidArgument, "a view has an offset, sizes and strides");
+  }
+  const std::vector<uint64_t> begins = to_sizes(offsets);
+  std::vector<engine::View> views;
+  for (size_t i = 0; i < begins.size(); ++i) {
+    views.push_back({begins[i], to_sizes(sizes[i]), to_sizes(strides[i])});
+  }
+  return views;
+}
+
+NamesOfEach of_one_model(Names names) {
+  return names ? NamesOfEach({std::move(*names)}) : std::nullopt;
+}
+
+c10::intrusive_ptr<ModelReader> open_model(const std::string& file, std::optional<bool> use_direct_io,
+                                           const OptionalCipher& cipher) {
+  return with_errors([&] { return c10::make_intrusive<ModelReader>(file, direct_io(use_direct_io), cipher); });
+}
+
+c10::intrusive_ptr<ModelReader> open_buffer(const at::Tensor& bytes, const std::string& name) {
+  return with_errors([&] { return c10::make_intrusive<ModelReader>(bytes, name); });
+}
+
+c10::intrusive_ptr<LoadJob> start_load_models(const Models& models, std::optional<at::Device> device, int64_t num_threads,
+                                              bool use_pinned_memory, bool mmap, NamesOfEach names, OptionalHelper helper) {
+  return with_errors([&] {
+    return c10::make_intrusive<LoadJob>(
+        models, LoadOptions{.device = device,
+                            .mmap = mmap,
+                            .names = std::move(names),
+                            .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper))});
+  });
+}
+
+c10::intrusive_ptr<LoadJob> start_load_models_(const TensorDict& tensors, const Models& models, int64_t num_threads,
+                                               bool use_pinned_memory, NamesOfEach names, OptionalHelper helper) {
+  return with_errors([&] {
+    return c10::make_intrusive<LoadJob>(
+        models,
+        LoadOptions{.names = std::move(names), .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper))},
+        tensors);
+  });
+}
+
+c10::intrusive_ptr<LoadJob> start_load_views(const c10::intrusive_ptr<ModelReader>& model, const std::vector<std::string>& names,
+                                             const std::vector<int64_t>& offsets, const std::vector<std::vector<int64_t>>& sizes,
+                                             const std::vector<std::vector<int64_t>>& strides, std::optional<at::Device> device,
+                                             int64_t num_threads, bool use_pinned_memory, OptionalHelper helper) {
+  return with_errors([&] {
+    return c10::make_intrusive<LoadJob>(
+        model, LoadOptions{.device = device, .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper))},
+        names, to_views(offsets, sizes, strides));
+  });
 }
 
 c10::intrusive_ptr<LoadJob> start_load(const std::string& file, std::optional<at::Device> device, int64_t num_threads,
                                        bool use_pinned_memory, std::optional<bool> use_direct_io, bool mmap, Names names,
-                                       OptionalHelper helper, OptionalCipher cipher) {
-  return with_errors([&] {
-    return c10::make_intrusive<LoadJob>(file, load_options(device, num_threads, use_pinned_memory, use_direct_io, mmap,
-                                                           std::move(names), std::move(helper), std::move(cipher)));
-  });
+                                       OptionalHelper helper, const OptionalCipher& cipher) {
+  return start_load_models({open_model(file, use_direct_io, cipher)}, device, num_threads, use_pinned_memory, mmap,
+                           of_one_model(std::move(names)), std::move(helper));
 }
 
 c10::intrusive_ptr<LoadJob> start_load_(const TensorDict& tensors, const std::string& file, int64_t num_threads,
                                         bool use_pinned_memory, std::optional<bool> use_direct_io, Names names,
-                                        OptionalHelper helper, OptionalCipher cipher) {
-  return with_errors([&] {
-    return c10::make_intrusive<LoadJob>(file,
-                                        load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false,
-                                                     std::move(names), std::move(helper), std::move(cipher)),
-                                        tensors);
-  });
+                                        OptionalHelper helper, const OptionalCipher& cipher) {
+  return start_load_models_(tensors, {open_model(file, use_direct_io, cipher)}, num_threads, use_pinned_memory,
+                            of_one_model(std::move(names)), std::move(helper));
 }
 
 std::vector<at::Tensor> empty_buffers(const std::vector<int64_t>& offsets, const std::vector<int64_t>& sizes, at::Device device) {
@@ -80,19 +140,21 @@ std::vector<at::Tensor> empty_buffers(const std::vector<int64_t>& offsets, const
 
 c10::intrusive_ptr<LoadJob> start_read_(const std::vector<at::Tensor>& buffers, const std::vector<int64_t>& offsets,
                                         const std::string& file, int64_t num_threads, bool use_pinned_memory,
-                                        std::optional<bool> use_direct_io, OptionalHelper helper, OptionalCipher cipher) {
+                                        std::optional<bool> use_direct_io, OptionalHelper helper, const OptionalCipher& cipher) {
   return with_errors([&] {
-    return c10::make_intrusive<LoadJob>(file,
-                                        load_options(std::nullopt, num_threads, use_pinned_memory, use_direct_io, /*mmap=*/false,
-                                                     std::nullopt, std::move(helper), std::move(cipher)),
-                                        buffers, offsets);
+    const TransferOptions options = transfer_options(num_threads, use_pinned_memory, std::move(helper));
+    Source source = {engine::open_for_read(file, {.direct_io = direct_io(use_direct_io)}, get(cipher)), cipher};
+    return c10::make_intrusive<LoadJob>(std::move(source), options, buffers, offsets);
   });
 }
 
 c10::intrusive_ptr<SaveJob> start_save(const TensorDict& tensors, const std::string& file,
                                        const std::optional<StringDict>& metadata, int64_t num_threads,
                                        const OptionalHelper& helper, const OptionalCipher& cipher) {
-  return with_errors([&] { return c10::make_intrusive<SaveJob>(tensors, file, metadata, num_threads, helper, cipher); });
+  return with_errors([&] {
+    const auto open = [&](uint64_t size) { return engine::open_for_write(file, size, get(cipher)); };
+    return c10::make_intrusive<SaveJob>(tensors, file, open, metadata, num_threads, helper);
+  });
 }
 
 c10::intrusive_ptr<CipherJob> start_find_cipher(const std::string& file, std::optional<bool> use_cipher,
@@ -105,6 +167,19 @@ c10::intrusive_ptr<CipherJob> start_make_cipher(const std::string& file, std::op
                                                 const OptionalTensor& key, const OptionalTensor& iv) {
   return with_errors(
       [&] { return c10::make_intrusive<CipherJob>(file, CipherArguments{use_cipher, key, iv}, CipherJob::Purpose::kSave); });
+}
+
+at::Tensor serialize(const TensorDict& tensors, const std::optional<StringDict>& metadata, int64_t num_threads) {
+  return with_errors([&] {
+    at::Tensor bytes;
+    const auto open = [&bytes](uint64_t size) {
+      const engine::FileRange whole = {0, size};
+      bytes = buffers_for({&whole, 1}, at::kCPU).front();
+      return std::make_unique<storage::MemoryTarget>(std::span(static_cast<std::byte*>(bytes.mutable_data_ptr()), size));
+    };
+    SaveJob(tensors, "", open, metadata, num_threads, std::nullopt).result();
+    return bytes;
+  });
 }
 
 void warn_of(const std::vector<std::string>& warnings) {
@@ -155,27 +230,11 @@ bool is_local(const std::string& file) {
 }
 
 StringDict read_metadata(const std::string& file, const OptionalCipher& cipher) {
-  return with_errors([&] {
-    StringDict metadata;
-    const format::SafetensorsHeader header = engine::read_safetensors_header(*open_cached(file, cipher));
-    for (const auto& [key, value] : header.metadata.value_or(format::Metadata{})) {
-      metadata.insert(key, value);
-    }
-    return metadata;
-  });
+  return with_errors([&] { return ModelReader(file, storage::DirectIo::kNever, cipher).metadata().value_or(StringDict()); });
 }
 
 TensorList list_tensors(const std::string& file, const OptionalCipher& cipher) {
-  return with_errors([&] {
-    TensorList list;
-    auto& [names, dtypes, shapes] = list;
-    for (const format::TensorEntry& entry : engine::read_safetensors_header(*open_cached(file, cipher)).tensors) {
-      names.push_back(entry.name);
-      dtypes.emplace_back(format::dtype_name(entry.dtype));
-      shapes.emplace_back(entry.shape.begin(), entry.shape.end());
-    }
-    return list;
-  });
+  return with_errors([&] { return ModelReader(file, storage::DirectIo::kNever, cipher).list_tensors(); });
 }
 
 int64_t file_size(const std::string& file, const OptionalCipher& cipher) {
@@ -208,6 +267,11 @@ StringDict build_info() {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
+  library.impl("open_model", open_model);
+  library.impl("open_buffer", open_buffer);
+  library.impl("start_load_models", start_load_models);
+  library.impl("start_load_models_", start_load_models_);
+  library.impl("start_load_views", start_load_views);
   library.impl("load_file", load_file);
   library.impl("load_file_", load_file_);
   library.impl("save_file", save_file);
@@ -216,6 +280,7 @@ TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("start_read_", start_read_);
   library.impl("empty_buffers", empty_buffers);
   library.impl("start_save", start_save);
+  library.impl("serialize", serialize);
   library.impl("is_local", is_local);
   library.impl("disconnect", disconnect);
   library.impl("read_metadata", read_metadata);

@@ -7,7 +7,6 @@
 
 #include "base/concat.h"
 #include "base/error.h"
-#include "engine/cipher.h"
 #include "torch/accelerator.h"
 #include "torch/dtype.h"
 #include "torch/errors.h"
@@ -73,9 +72,9 @@ engine::StridedMemory memory_of(const at::Tensor& tensor) {
 
 }  // namespace
 
-SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata,
-                 int64_t num_threads, const OptionalHelper& helper, const OptionalCipher& cipher)
-    : uri_(file), cipher_(cipher) {
+SaveJob::SaveJob(const TensorDict& tensors, const std::string& uri, const OpenForWrite& open,
+                 const std::optional<StringDict>& metadata, int64_t num_threads, const OptionalHelper& helper)
+    : uri_(uri) {
   try {
     engine::check_num_threads(num_threads);
     std::vector<format::TensorEntry> entries;
@@ -100,7 +99,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
       all_on_cpu = all_on_cpu && tensors_.back().is_cpu();
     }
     const uint64_t size = ranges.back().offset + ranges.back().size;
-    file_ = engine::open_for_write(file, size, get(cipher_));
+    file_ = open(size);
     const storage::WriteTraits traits = file_->traits();
     plan_ =
         engine::make_plan(ranges, {.chunk_size = traits.chunk_size, .run_size = traits.run_size, .run_shift = traits.run_shift});
@@ -127,7 +126,7 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& file, const std::
                 // At once, and not when the job dies: whoever looks at an exception keeps that alive.
                 .abandon = [this] { file_.reset(); }});
   } catch (Error& error) {
-    throw error.in_file(file);
+    throw error.in_file(uri_);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <torch/custom_class.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,8 +14,7 @@
 
 #include "engine/job.h"
 #include "engine/save.h"
-#include "storage/open.h"
-#include "torch/cipher.h"
+#include "storage/writable_file.h"
 #include "torch/io_helper.h"
 #include "torch/load_job.h"
 
@@ -24,8 +24,12 @@ namespace veturbo {
 // and not at all if it throws or if the job is dropped before its end.
 class SaveJob : public torch::CustomClassHolder {
  public:
-  SaveJob(const TensorDict& tensors, const std::string& file, const std::optional<StringDict>& metadata, int64_t num_threads,
-          const OptionalHelper& helper, const OptionalCipher& cipher);
+  // Makes what is to be written to, given how many bytes that will be.
+  using OpenForWrite = std::function<std::unique_ptr<storage::WritableFile>(uint64_t size)>;
+
+  // `uri` stands for the file in errors.
+  SaveJob(const TensorDict& tensors, const std::string& uri, const OpenForWrite& open, const std::optional<StringDict>& metadata,
+          int64_t num_threads, const OptionalHelper& helper);
 
   // As LoadJob's.
   bool wait(double seconds) { return job_.wait_seconds(seconds); }
@@ -37,7 +41,6 @@ class SaveJob : public torch::CustomClassHolder {
 
  private:
   std::string uri_;
-  OptionalCipher cipher_;
   std::string header_;
   std::vector<at::Tensor> tensors_;              // in the order of the file
   std::unique_ptr<storage::WritableFile> file_;  // none once the save has failed

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/job.h"
+#include "engine/load.h"
+#include "engine/plan.h"
+#include "storage/readable_file.h"
+#include "torch/cipher.h"
+#include "torch/io_helper.h"
+
+namespace veturbo {
+
+// A file to read from; with a cipher, one that was opened with it.
+struct Source {
+  std::shared_ptr<storage::ReadableFile> file;
+  OptionalCipher cipher;
+};
+
+// Bytes of a source, and where they go.
+struct Piece {
+  uint32_t source;
+  engine::FileRange range;
+  uint32_t target;
+  uint64_t offset = 0;  // in the target
+};
+
+struct TransferOptions {
+  int64_t num_threads = 0;  // 0: as many as pay
+  Pinning pinning = Pinning::kPinned;
+  OptionalHelper helper;
+};
+
+// Bytes of any number of files on their way into tensors on any devices, all through one pool of threads, which live as long as
+// it does, or less for few bytes.
+class Transfer {
+ public:
+  // Once. `targets` are contiguous, or undefined where no piece goes. Pieces may not overlap, neither in a file nor in memory;
+  // empty ones are not read.
+  void start(std::vector<Source> sources, std::vector<at::Tensor> targets, std::span<const Piece> pieces,
+             const TransferOptions& options);
+
+  engine::Job& job() { return job_; }
+  const engine::Job& job() const { return job_; }
+  // The files' warnings.
+  std::vector<std::string> warnings() const;
+
+ private:
+  std::vector<Source> sources_;
+  std::vector<at::Tensor> targets_;
+  std::vector<engine::LoadLeg> legs_;
+  engine::Job job_;  // last: its threads use all of the above
+};
+
+}  // namespace veturbo

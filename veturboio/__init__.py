@@ -14,6 +14,7 @@ from veturboio._exit import disconnect_at_exit
 from veturboio._io_helper import IOHelper, init_io_helper
 from veturboio._library import library_path
 from veturboio._load import load, load_to_shmem
+from veturboio._reader import ModelReader, TensorInfo, TensorSlice, open
 from veturboio._save import save_file, save_model, save_pt
 from veturboio._version import __version__
 
@@ -23,11 +24,15 @@ __all__ = [
     "CipherKeyError",
     "FileFormatError",
     "IOHelper",
+    "ModelReader",
+    "TensorInfo",
+    "TensorSlice",
     "__version__",
     "init_io_helper",
     "library_path",
     "load",
     "load_to_shmem",
+    "open",
     "save_file",
     "save_model",
     "save_pt",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, cast
@@ -18,16 +19,18 @@ from veturboio._arguments import (
     thread_count,
 )
 from veturboio._cipher import Bytes, find_cipher
-from veturboio._errors import FileFormatError, TorchFileError, python_errors
+from veturboio._errors import FileFormatError, TorchFileError, python_errors, torch_file_errors
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import finish, finish_load, warn
 from veturboio._library import ops
+from veturboio._memory import Memory
+from veturboio._models import Location, Models, Names, Selection, checked_names
 from veturboio._shared_tensors import aliases, same_view
 from veturboio._torch_files import load_torch_file
 
 
 def load(
-    file: FilePath,
+    file: FilePath | Memory,
     map_location: MapLocation = "cpu",
     enable_fast_mode: bool = True,
     num_thread: int | None = None,
@@ -38,14 +41,17 @@ def load(
     state_dict: dict[str, torch.Tensor] | None = None,
     *,
     mmap: bool = False,
+    names: Names | None = None,
     weights_only: bool = True,
     key: Bytes | None = None,
     iv: Bytes | None = None,
 ) -> dict[str, Any]:
-    """Loads all tensors of a safetensors file, or whatever a file of torch.save holds.
+    """Loads the tensors of a safetensors model, or whatever a file of torch.save holds.
 
     Args:
-        file: A path, or a uri: file://PATH, sfcs://PATH.
+        file: A path, or a uri: file://PATH, sfcs://PATH. That of a directory, or of an index as transformers writes it
+            (`model.safetensors.index.json`), stands for all the model's files, which are then loaded at once. Also a model in
+            memory (bytes that are no path, a bytearray, a memoryview), or a file object, which is read to its end.
         map_location: The device that the tensors go to. An int is an index among the accelerators.
         enable_fast_mode: False reads with one thread, through the page cache, by way of pageable memory: the way out on a file
             system that misbehaves. It overrides num_thread, use_direct_io, use_pinmem and mmap.
@@ -64,16 +70,19 @@ def load(
             (writing to a tensor does not change the file), and the file must not be truncated while it is in use. A
             safetensors file that is far away (NFS, FUSE, ...) and not in the page cache is read all the same: each touch would
             wait for it.
+        names: Load only these tensors: a list of names, or a function that is given each name and tells whether to load it. Of
+            a file of torch.save all is read, and its dict then has only these.
         weights_only: For files of torch.save, as torch.load's. False runs code that the file contains.
 
     Returns:
-        Names and tensors, in the order of the file. Names that were dropped on saving because their tensor shares memory with
-        another are there again, sharing memory.
+        Names and tensors, in the order of the file; of several files one's after the other's, in the order of the files' names.
+        Names that were dropped on saving because their tensor shares memory with another are there again, sharing memory.
 
     Raises:
-        FileNotFoundError, PermissionError, IsADirectoryError, OSError: As open() and read() do, with errno and filename.
+        FileNotFoundError, PermissionError, OSError: As open() and read() do, with errno and filename; a directory has no model.
         FileFormatError: The file is damaged; names file, tensor and offset.
-        ValueError: An argument cannot be, or state_dict does not match (every mismatch is listed).
+        ValueError: An argument cannot be, or state_dict does not match (every mismatch is listed); the model lacks some of the
+            names.
         CipherKeyError: Nobody has the file's key (each source is listed with its reason), or the key is wrong.
         MemoryError: The tensors do not fit.
 
@@ -86,29 +95,33 @@ def load(
     native = native_helper(helper) if use_pinmem else None
     if not enable_fast_mode:
         num_threads, use_direct_io, mmap, native = 1, False, False, None
-    options = {
-        "num_threads": num_threads,
-        "use_pinned_memory": enable_fast_mode,
-        "use_direct_io": use_direct_io,
-        "helper": native,
-        "cipher": find_cipher(file, use_cipher, key, iv),
-    }
+    transfer = {"num_threads": num_threads, "use_pinned_memory": enable_fast_mode, "helper": native}
+    location = Location(file, use_cipher, key, iv)
     try:
+        models = location.open(use_direct_io)
+        selection = models.select(names)
         if state_dict is not None:
-            return _load_into(state_dict, file, options)
+            return _load_into(state_dict, models, selection, transfer)
         with python_errors():
-            job = ops.start_load(operator_path(file), device, mmap=mmap, **options)
+            job = ops.start_load_models(models.native, device, mmap=mmap, names=selection.of_each, **transfer)
         tensors = finish_load(job)
         warn(job.warnings(), stacklevel=3)
-        for dropped, kept in aliases(job.metadata(), tensors).items():
-            tensors[dropped] = tensors[kept]
-        return tensors
+        return selection.complete(tensors, job.metadata())
     except TorchFileError:
         pass
-    loaded = load_torch_file(file, device, options, enable_fast_mode=enable_fast_mode, mmap=mmap, weights_only=weights_only)
+    if location.memory is not None:
+        with torch_file_errors(location.title):
+            loaded = torch.load(io.BytesIO(location.memory), map_location=device, weights_only=weights_only)
+    else:
+        options = {**transfer, "use_direct_io": use_direct_io, "cipher": location.ciphers[0]}
+        loaded = load_torch_file(
+            location.paths[0], device, options, enable_fast_mode=enable_fast_mode, mmap=mmap, weights_only=weights_only
+        )
+    if names is not None:
+        loaded = _some_of(loaded, names, location.title)
     if state_dict is None:
         return cast(dict[str, Any], loaded)
-    return _copy_into(state_dict, loaded, file)
+    return _copy_into(state_dict, loaded, location.title)
 
 
 def load_to_shmem(
@@ -157,34 +170,47 @@ def load_to_shmem(
     return memory
 
 
-def _load_into(state_dict: dict[str, torch.Tensor], file: FilePath, options: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _load_into(
+    state_dict: dict[str, torch.Tensor], models: Models, selection: Selection, transfer: dict[str, Any]
+) -> dict[str, torch.Tensor]:
     check_tensors(state_dict)
-    path = operator_path(file)
-    with python_errors():
-        metadata = ops.read_metadata(path, options["cipher"])
-        dropped: dict[str, str] = {}
-        if not metadata.keys().isdisjoint(state_dict):
-            dropped = aliases(metadata, set(ops.list_tensors(path, options["cipher"])[0]))
+    metadata = models.metadata() or {}
+    dropped: dict[str, str] = {}
+    if not metadata.keys().isdisjoint(state_dict):
+        of_each = models.names_of_each() if selection.of_each is None else selection.of_each
+        dropped = aliases(metadata, {name for of_file in of_each for name in of_file})
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name, kept in dropped.items():
         if name in state_dict and kept in state_dict and not same_view(state_dict[name], state_dict[kept]):
             if (fault := _mismatch(state_dict[name], state_dict[kept])) is not None:
-                raise ValueError(f'{local_path(file)}: "{name}" {fault}, which the file has under "{kept}"')
+                raise ValueError(f'{models.title}: "{name}" {fault}, which the file has under "{kept}"')
             copies.append((state_dict[name], state_dict[kept]))
     targets = {name: tensor for name, tensor in state_dict.items() if name not in dropped}
     with python_errors():
-        job = ops.start_load_(targets, path, **options)
+        job = ops.start_load_models_(targets, models.native, names=selection.of_each, **transfer)
     finish(job)
     warn(job.warnings(), stacklevel=4)
     _copy_all(copies)
     return state_dict
 
 
-def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, file: FilePath) -> dict[str, torch.Tensor]:
+def _some_of(loaded: Any, names: Names, title: str) -> dict[str, Any]:
+    """What Models.select() does, for a file that PyTorch has loaded."""
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"{title}: holds a {type(loaded).__name__}, not a state dict: load it without names")
+    if callable(names):
+        return {name: value for name, value in loaded.items() if names(name)}
+    wanted = checked_names(names)
+    if missing := sorted(wanted.difference(loaded)):
+        raise ValueError(f"{title}: the model has no tensor named {', '.join(missing)}")
+    return {name: value for name, value in loaded.items() if name in wanted}
+
+
+def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, title: str) -> dict[str, torch.Tensor]:
     """What _load_into does, for a file that PyTorch has loaded."""
     check_tensors(state_dict)
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"{local_path(file)}: holds a {type(loaded).__name__}, not a state dict")
+        raise ValueError(f"{title}: holds a {type(loaded).__name__}, not a state dict")
     faults = []
     for name in {**loaded, **state_dict}:
         if name not in loaded:
@@ -196,7 +222,7 @@ def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, file: FilePath)
         elif (fault := _mismatch(state_dict[name], loaded[name])) is not None:
             faults.append(f'"{name}" {fault}')
     if faults:
-        raise ValueError(f"{local_path(file)}: the tensors do not match the file, nothing was loaded: {'; '.join(faults)}")
+        raise ValueError(f"{title}: the tensors do not match the file, nothing was loaded: {'; '.join(faults)}")
     _copy_all([(tensor, loaded[name]) for name, tensor in state_dict.items()])
     return state_dict
 

@@ -1,0 +1,137 @@
+"""Opening models: one file, several that make up one model, or one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from veturboio._arguments import FilePath, local_path, operator_path
+from veturboio._cipher import Bytes, find_cipher
+from veturboio._errors import FileFormatError, TorchFileError, python_errors
+from veturboio._library import ops
+from veturboio._memory import MEMORY_NAME, Memory, as_tensor, is_memory, read_memory
+from veturboio._shards import Shards, names_to_load, shard_files
+from veturboio._shared_tensors import aliases
+
+#: Some of a model's names: a list of them, or what tells of each whether it is one.
+Names: TypeAlias = "Iterable[str] | Callable[[str], bool]"
+
+_MAX_OPENERS = 16
+
+
+class Location:
+    """Where a model is, and the keys to it.
+
+    Attributes:
+        title: What stands for it in messages.
+        paths: Its files; none of a model in memory.
+        memory: The bytes of that.
+        ciphers: How each file is encrypted, for the operators.
+    """
+
+    def __init__(self, file: FilePath | Memory, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> None:
+        self.paths: list[FilePath] = []
+        self.memory: bytes | bytearray | memoryview | None = None
+        self._shards: Shards | None = None
+        if is_memory(file):
+            if use_cipher or key is not None or iv is not None:
+                raise ValueError(f"{MEMORY_NAME}: only files are decrypted: torch.ops.veturbo.aes_ctr_decrypt_() decrypts memory")
+            self.title = MEMORY_NAME
+            self.memory = read_memory(cast(Memory, file))
+        else:
+            path = cast(FilePath, file)
+            self.title = local_path(path)
+            self._shards = shard_files(path)
+            self.paths = [path] if self._shards is None else list(self._shards.paths())
+        self.ciphers = [find_cipher(path, use_cipher, key, iv) for path in self.paths]
+
+    def open(self, use_direct_io: bool | None) -> Models:
+        """Opens the files and reads their headers. TorchFileError when it is one file, and one of torch.save."""
+        if self.memory is not None:
+            with python_errors():
+                return Models(self.title, [ops.open_buffer(as_tensor(self.memory), self.title)])
+
+        def open_one(path: FilePath, cipher: Any) -> Any:
+            with python_errors():
+                return ops.open_model(operator_path(path), use_direct_io=use_direct_io, cipher=cipher)
+
+        if self._shards is None:
+            return Models(self.title, [open_one(self.paths[0], self.ciphers[0])])
+        try:
+            with ThreadPoolExecutor(min(_MAX_OPENERS, len(self.paths))) as pool:  # far away each takes a while
+                native = list(pool.map(open_one, self.paths, self.ciphers))
+        except TorchFileError as error:
+            raise FileFormatError(f"{self.title}: a file of it is not what its name says: {error}", self.title) from None
+        return Models(self.title, native, names_to_load(self._shards, [model.list_tensors()[0] for model in native]))
+
+
+@dataclass(frozen=True)
+class Models:
+    """The files of a model, open.
+
+    Attributes:
+        title: What stands for the model in messages.
+        native: A ModelReader each.
+        names: Of each the names of the tensors that are the model's; None for all that one file has.
+    """
+
+    title: str
+    native: list[Any]
+    names: list[list[str]] | None = None
+
+    def names_of_each(self) -> list[list[str]]:
+        return [model.list_tensors()[0] for model in self.native] if self.names is None else self.names
+
+    def metadata(self) -> dict[str, str] | None:
+        """That of all files; where two have the same key, of the first. None if none has any."""
+        found = [metadata for model in self.native if (metadata := model.metadata()) is not None]
+        return {key: value for metadata in reversed(found) for key, value in metadata.items()} if found else None
+
+    def select(self, names: Names | None) -> Selection:
+        """Those of its tensors that are asked for. ValueError that lists the names that it does not have."""
+        if names is None:
+            return Selection(self.names)
+        of_each = self.names_of_each()
+        everything = [name for of_file in of_each for name in of_file]
+        dropped = aliases(self.metadata() or {}, set(everything))
+        if callable(names):
+            wanted = {name for name in (*everything, *dropped) if names(name)}
+        else:
+            wanted = checked_names(names)
+            if missing := sorted(wanted.difference(everything, dropped)):
+                raise ValueError(f"{self.title}: the model has no tensor named {', '.join(missing)}")
+        stored = {dropped.get(name, name) for name in wanted}
+        return Selection([[name for name in of_file if name in stored] for of_file in of_each], wanted)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of a model's tensors.
+
+    Attributes:
+        of_each: Of each file the names of those to read, as the operators take them; None for all.
+        wanted: The names to hand out, also of tensors that saving has left out; None for all.
+    """
+
+    of_each: list[list[str]] | None
+    wanted: set[str] | None = None
+
+    def complete(self, tensors: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
+        """Adds the tensors that saving has left out, since they share memory with others that were read."""
+        for dropped, kept in aliases(metadata, tensors).items():
+            tensors[dropped] = tensors[kept]
+        if self.wanted is None:
+            return tensors
+        return {name: tensor for name, tensor in tensors.items() if name in self.wanted}
+
+
+def checked_names(names: Iterable[str]) -> set[str]:
+    if isinstance(names, str):
+        raise TypeError("names must be a list of names or a function that tells which to load, not a str")
+    wanted = set(names)
+    for name in wanted:
+        if not isinstance(name, str):
+            raise TypeError(f"the name {name!r} of a tensor must be a str, not a {type(name).__name__}")
+    return wanted

@@ -14,8 +14,10 @@ from veturboio._exit import disconnect_at_exit
 from veturboio._io_helper import IOHelper, init_io_helper
 from veturboio._library import library_path
 from veturboio._load import load, load_to_shmem
+from veturboio._load_async import LoadJob, LoadProgress, load_async
 from veturboio._reader import ModelReader, TensorInfo, TensorSlice, open
 from veturboio._save import save_file, save_model, save_pt
+from veturboio._stream import stream
 from veturboio._version import __version__
 
 disconnect_at_exit()
@@ -24,6 +26,8 @@ __all__ = [
     "CipherKeyError",
     "FileFormatError",
     "IOHelper",
+    "LoadJob",
+    "LoadProgress",
     "ModelReader",
     "TensorInfo",
     "TensorSlice",
@@ -31,9 +35,11 @@ __all__ = [
     "init_io_helper",
     "library_path",
     "load",
+    "load_async",
     "load_to_shmem",
     "open",
     "save_file",
     "save_model",
     "save_pt",
+    "stream",
 ]

@@ -55,6 +55,28 @@ def thread_count(num_thread: int | None) -> int:
     return num_thread
 
 
+def byte_count(max_host_bytes: int | None) -> int | None:
+    """For the operators. TypeError, ValueError for what is no number of bytes."""
+    if max_host_bytes is None:
+        return None
+    if isinstance(max_host_bytes, bool) or not isinstance(max_host_bytes, int):
+        raise TypeError(f"max_host_bytes must be an int or None, not {type(max_host_bytes).__name__}")
+    if not 0 <= max_host_bytes < 1 << 63:
+        raise ValueError(f"max_host_bytes is {max_host_bytes}: give a number of bytes, or None")
+    return max_host_bytes
+
+
+def seconds(timeout: float | None) -> float | None:
+    """TypeError, ValueError for what is no time."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout is {timeout}: give a number of seconds, or None")
+    return float(timeout)
+
+
 def check_tensors(state_dict: Any) -> None:
     """Refuses what is not a mapping of names to tensors."""
     if not isinstance(state_dict, Mapping):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,36 +14,93 @@ from veturboio._errors import python_errors
 
 # Python handles signals between two waits: a Ctrl-C is answered after this many seconds at the latest.
 _POLL_SECONDS = 0.1
+# How long workers that have been told to stop are waited for. They do after the call to the system that they are in.
+_STOP_SECONDS = 0.2
 
 
-def finish(job: Any, on_progress: Callable[[int, int], None] | None = None) -> Any:
-    """Waits for a LoadJob or SaveJob and returns its result; an exception meanwhile (Ctrl-C, say) cancels it first.
+class Watch:
+    """What is done about a job while it is waited for.
 
-    `on_progress` is called with the bytes done and in all, about ten times a second.
+    `report` is called with the bytes done and in all, about ten times a second and at the end. A job that has not ended
+    `timeout` seconds after the watch was made is given up with a TimeoutError, which calls it by `title`.
     """
-    _wait(job, on_progress)
+
+    def __init__(self, title: str, report: Callable[[int, int], None] | None = None, timeout: float | None = None) -> None:
+        self._title = title
+        self._report = report
+        self._timeout = timeout
+        self._began = self._moved = time.monotonic()
+        self._done = 0
+
+    def pause(self) -> float:
+        """Seconds until the job is to be looked at again."""
+        if self._timeout is None:
+            return _POLL_SECONDS
+        return min(_POLL_SECONDS, max(0.0, self._began + self._timeout - time.monotonic()))
+
+    def look(self, done: int, total: int) -> None:
+        """Takes note of how far the job has come."""
+        now = time.monotonic()
+        if done != self._done:
+            self._done, self._moved = done, now
+        if self._report is not None:
+            self._report(done, total)
+        if self._timeout is not None and now - self._began >= self._timeout:
+            raise TimeoutError(f"{self._title}: {self._account(done, total, now)}")
+
+    def finished(self, total: int) -> None:
+        if self._report is not None:
+            self._report(total, total)
+
+    def _account(self, done: int, total: int, now: float) -> str:
+        assert self._timeout is not None
+        begin = f"not done after {self._timeout:g} s, given up at {done} of {total} bytes"
+        if now - self._moved >= min(self._timeout, max(1.0, self._timeout / 2)):
+            return f"{begin}: stalled, none came in the last {now - self._moved:.1f} s"
+        rate = done / (now - self._began)
+        return f"{begin}: slow, not stalled: at {rate / 1e6:.1f} MB/s the rest takes {(total - done) / rate:.1f} s"
+
+
+def finish(job: Any, watch: Watch | None = None) -> Any:
+    """Waits for a LoadJob or SaveJob and returns its result; an exception meanwhile (Ctrl-C, say) cancels it first."""
+    wait(job, watch)
     with python_errors():
         return job.result()
 
 
-def finish_load(job: Any) -> dict[str, Any]:
+def finish_load(job: Any, watch: Watch | None = None) -> dict[str, Any]:
     """The same for a LoadJob into new tensors: its names and tensors."""
-    _wait(job, None)
+    wait(job, watch)
+    return tensors_of(job)
+
+
+def tensors_of(job: Any) -> dict[str, Any]:
+    """Names and tensors of a LoadJob into new tensors that has ended."""
     with python_errors(), _without_collection():
         return dict(zip(*job.result_lists(), strict=True))
 
 
-def _wait(job: Any, on_progress: Callable[[int, int], None] | None) -> None:
+def wait(job: Any, watch: Watch | None = None) -> None:
+    """Waits until the job has ended, well or badly; an exception meanwhile cancels it first."""
     try:
-        while not job.wait(_POLL_SECONDS):
-            if on_progress is not None:
-                on_progress(*job.progress())
-        if on_progress is not None:
-            on_progress(*job.progress())
+        while not job.wait(_POLL_SECONDS if watch is None else watch.pause()):
+            if watch is not None:
+                watch.look(*job.progress())
+        if watch is not None:
+            done, total = job.progress()
+            if done == total:
+                watch.finished(total)
     except BaseException:
-        job.cancel()
-        job.wait(-1.0)
+        give_up(job)
         raise
+
+
+def give_up(job: Any) -> None:
+    """Cancels the job. One whose workers do not come back from the system, as from a server that does not answer, is left to
+    them: whoever waits for it must not wait with them."""
+    job.cancel()
+    if not job.wait(_STOP_SECONDS):
+        threading.Thread(target=job.wait, args=(-1.0,), name="veturboio-abandoned", daemon=True).start()
 
 
 @contextmanager

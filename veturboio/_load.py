@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, cast
 
@@ -12,20 +11,22 @@ import torch
 from veturboio._arguments import (
     FilePath,
     MapLocation,
-    check_tensors,
+    byte_count,
     local_path,
     operator_path,
+    seconds,
     target_device,
     thread_count,
 )
 from veturboio._cipher import Bytes, find_cipher
 from veturboio._errors import FileFormatError, TorchFileError, python_errors, torch_file_errors
+from veturboio._in_place import copy_into, load_into, some_of
 from veturboio._io_helper import IOHelper, native_helper
-from veturboio._jobs import finish, finish_load, warn
+from veturboio._jobs import Watch, finish, finish_load, warn
 from veturboio._library import ops
 from veturboio._memory import Memory
-from veturboio._models import Location, Models, Names, Selection, checked_names
-from veturboio._shared_tensors import aliases, same_view
+from veturboio._models import Location, Names, title_of
+from veturboio._progress import Progress, reporting
 from veturboio._torch_files import load_torch_file
 
 
@@ -42,6 +43,9 @@ def load(
     *,
     mmap: bool = False,
     names: Names | None = None,
+    max_host_bytes: int | None = None,
+    progress: Progress = False,
+    timeout: float | None = None,
     weights_only: bool = True,
     key: Bytes | None = None,
     iv: Bytes | None = None,
@@ -72,6 +76,11 @@ def load(
             wait for it.
         names: Load only these tensors: a list of names, or a function that is given each name and tells whether to load it. Of
             a file of torch.save all is read, and its dict then has only these.
+        max_host_bytes: What the load may take of the host's memory: for tensors on the CPU that are not mapped, and for staging.
+            None: what the process's control group may use. A load that would take more is refused before it begins.
+        progress: True shows a bar. A function is called with the bytes done and in all, at most 10 times a second.
+        timeout: Seconds after which the load is given up. (What PyTorch itself reads of a file of torch.save, and the services
+            that keys come from, have their own.)
         weights_only: For files of torch.save, as torch.load's. False runs code that the file contains.
 
     Returns:
@@ -84,7 +93,8 @@ def load(
         ValueError: An argument cannot be, or state_dict does not match (every mismatch is listed); the model lacks some of the
             names.
         CipherKeyError: Nobody has the file's key (each source is listed with its reason), or the key is wrong.
-        MemoryError: The tensors do not fit.
+        MemoryError: The tensors do not fit, or not into max_host_bytes.
+        TimeoutError: The time was up; says how far the load had come, and whether it was slow or stalled.
 
     Warns:
         UserWarning: Calls to the storage failed and were made again, or it was read by fewer readers than it might have been;
@@ -95,33 +105,46 @@ def load(
     native = native_helper(helper) if use_pinmem else None
     if not enable_fast_mode:
         num_threads, use_direct_io, mmap, native = 1, False, False, None
-    transfer = {"num_threads": num_threads, "use_pinned_memory": enable_fast_mode, "helper": native}
-    location = Location(file, use_cipher, key, iv)
-    try:
-        models = location.open(use_direct_io)
-        selection = models.select(names)
-        if state_dict is not None:
-            return _load_into(state_dict, models, selection, transfer)
-        with python_errors():
-            job = ops.start_load_models(models.native, device, mmap=mmap, names=selection.of_each, **transfer)
-        tensors = finish_load(job)
-        warn(job.warnings(), stacklevel=3)
-        return selection.complete(tensors, job.metadata())
-    except TorchFileError:
-        pass
-    if location.memory is not None:
-        with torch_file_errors(location.title):
-            loaded = torch.load(io.BytesIO(location.memory), map_location=device, weights_only=weights_only)
-    else:
-        options = {**transfer, "use_direct_io": use_direct_io, "cipher": location.ciphers[0]}
-        loaded = load_torch_file(
-            location.paths[0], device, options, enable_fast_mode=enable_fast_mode, mmap=mmap, weights_only=weights_only
-        )
+    transfer = {
+        "num_threads": num_threads,
+        "use_pinned_memory": enable_fast_mode,
+        "helper": native,
+        "max_host_bytes": byte_count(max_host_bytes),
+    }
+    with reporting(title_of(file), progress) as report:
+        watch = Watch(title_of(file), report, seconds(timeout))
+        location = Location(file, use_cipher, key, iv)
+        try:
+            models = location.open(use_direct_io)
+            selection = models.select(names)
+            if state_dict is not None:
+                return load_into(state_dict, models, selection, transfer, watch)
+            with python_errors():
+                job = ops.start_load_models(models.native, device, mmap=mmap, names=selection.of_each, **transfer)
+            tensors = finish_load(job, watch)
+            warn(job.warnings(), stacklevel=3)
+            return selection.complete(tensors, job.metadata())
+        except TorchFileError:
+            pass
+        if location.memory is not None:
+            with torch_file_errors(location.title):
+                loaded = torch.load(io.BytesIO(location.memory), map_location=device, weights_only=weights_only)
+        else:
+            loaded = load_torch_file(
+                location.paths[0],
+                device,
+                {"num_threads": num_threads, "use_pinned_memory": enable_fast_mode, "helper": native}
+                | {"use_direct_io": use_direct_io, "cipher": location.ciphers[0]},
+                enable_fast_mode=enable_fast_mode,
+                mmap=mmap,
+                weights_only=weights_only,
+                watch=watch,
+            )
     if names is not None:
-        loaded = _some_of(loaded, names, location.title)
+        loaded = some_of(loaded, names, location.title)
     if state_dict is None:
         return cast(dict[str, Any], loaded)
-    return _copy_into(state_dict, loaded, location.title)
+    return copy_into(state_dict, loaded, location.title)
 
 
 def load_to_shmem(
@@ -168,78 +191,3 @@ def load_to_shmem(
         memory.unlink()
         raise
     return memory
-
-
-def _load_into(
-    state_dict: dict[str, torch.Tensor], models: Models, selection: Selection, transfer: dict[str, Any]
-) -> dict[str, torch.Tensor]:
-    check_tensors(state_dict)
-    metadata = models.metadata() or {}
-    dropped: dict[str, str] = {}
-    if not metadata.keys().isdisjoint(state_dict):
-        of_each = models.names_of_each() if selection.of_each is None else selection.of_each
-        dropped = aliases(metadata, {name for of_file in of_each for name in of_file})
-    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for name, kept in dropped.items():
-        if name in state_dict and kept in state_dict and not same_view(state_dict[name], state_dict[kept]):
-            if (fault := _mismatch(state_dict[name], state_dict[kept])) is not None:
-                raise ValueError(f'{models.title}: "{name}" {fault}, which the file has under "{kept}"')
-            copies.append((state_dict[name], state_dict[kept]))
-    targets = {name: tensor for name, tensor in state_dict.items() if name not in dropped}
-    with python_errors():
-        job = ops.start_load_models_(targets, models.native, names=selection.of_each, **transfer)
-    finish(job)
-    warn(job.warnings(), stacklevel=4)
-    _copy_all(copies)
-    return state_dict
-
-
-def _some_of(loaded: Any, names: Names, title: str) -> dict[str, Any]:
-    """What Models.select() does, for a file that PyTorch has loaded."""
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"{title}: holds a {type(loaded).__name__}, not a state dict: load it without names")
-    if callable(names):
-        return {name: value for name, value in loaded.items() if names(name)}
-    wanted = checked_names(names)
-    if missing := sorted(wanted.difference(loaded)):
-        raise ValueError(f"{title}: the model has no tensor named {', '.join(missing)}")
-    return {name: value for name, value in loaded.items() if name in wanted}
-
-
-def _copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, title: str) -> dict[str, torch.Tensor]:
-    """What _load_into does, for a file that PyTorch has loaded."""
-    check_tensors(state_dict)
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"{title}: holds a {type(loaded).__name__}, not a state dict")
-    faults = []
-    for name in {**loaded, **state_dict}:
-        if name not in loaded:
-            faults.append(f'"{name}" is not in the file')
-        elif name not in state_dict:
-            faults.append(f'"{name}" is in the file but not among the tensors')
-        elif not isinstance(loaded[name], torch.Tensor):
-            faults.append(f'"{name}" is a {type(loaded[name]).__name__} in the file')
-        elif (fault := _mismatch(state_dict[name], loaded[name])) is not None:
-            faults.append(f'"{name}" {fault}')
-    if faults:
-        raise ValueError(f"{title}: the tensors do not match the file, nothing was loaded: {'; '.join(faults)}")
-    _copy_all([(tensor, loaded[name]) for name, tensor in state_dict.items()])
-    return state_dict
-
-
-def _mismatch(target: torch.Tensor, source: torch.Tensor) -> str | None:
-    if target.layout != torch.strided or target.is_meta or target.is_quantized:
-        return "is not a dense tensor with memory"
-    if target.shape != source.shape:
-        return f"has shape {list(target.shape)}, the file {list(source.shape)}"
-    if target.dtype != source.dtype:
-        return f"has dtype {target.dtype}, the file {source.dtype}"
-    if any(stride == 0 and size > 1 for size, stride in zip(target.shape, target.stride(), strict=True)):
-        return "has elements that share memory (it was made by expand()): give a copy of it"
-    return None
-
-
-def _copy_all(copies: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    with torch.no_grad():
-        for target, source in copies:
-            target.copy_(source)

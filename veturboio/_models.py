@@ -21,6 +21,11 @@ Names: TypeAlias = "Iterable[str] | Callable[[str], bool]"
 _MAX_OPENERS = 16
 
 
+def title_of(file: FilePath | Memory) -> str:
+    """What stands for a model in messages."""
+    return MEMORY_NAME if is_memory(file) else local_path(cast(FilePath, file))
+
+
 class Location:
     """Where a model is, and the keys to it.
 
@@ -32,17 +37,16 @@ class Location:
     """
 
     def __init__(self, file: FilePath | Memory, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> None:
+        self.title = title_of(file)
         self.paths: list[FilePath] = []
         self.memory: bytes | bytearray | memoryview | None = None
         self._shards: Shards | None = None
         if is_memory(file):
             if use_cipher or key is not None or iv is not None:
                 raise ValueError(f"{MEMORY_NAME}: only files are decrypted: torch.ops.veturbo.aes_ctr_decrypt_() decrypts memory")
-            self.title = MEMORY_NAME
             self.memory = read_memory(cast(Memory, file))
         else:
             path = cast(FilePath, file)
-            self.title = local_path(path)
             self._shards = shard_files(path)
             self.paths = [path] if self._shards is None else list(self._shards.paths())
         self.ciphers = [find_cipher(path, use_cipher, key, iv) for path in self.paths]
@@ -65,6 +69,21 @@ class Location:
         except TorchFileError as error:
             raise FileFormatError(f"{self.title}: a file of it is not what its name says: {error}", self.title) from None
         return Models(self.title, native, names_to_load(self._shards, [model.list_tensors()[0] for model in native]))
+
+
+def open_safetensors(
+    file: FilePath | Memory, use_direct_io: bool | None, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None
+) -> Models:
+    """Opens a model for what files of torch.save are not made for: FileFormatError says so of one."""
+    location = Location(file, use_cipher, key, iv)
+    try:
+        return location.open(use_direct_io)
+    except TorchFileError:
+        raise FileFormatError(
+            f"{location.title}: this is a file of torch.save, which can only be loaded as a whole, by load(): convert it with "
+            "python -m veturboio.convert",
+            location.title,
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import torch
 
 from veturboio._arguments import FilePath, MapLocation, target_device, thread_count
 from veturboio._cipher import Bytes
-from veturboio._errors import FileFormatError, TorchFileError, python_errors
+from veturboio._errors import python_errors
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import finish_load, warn
 from veturboio._library import ops
 from veturboio._memory import Memory
-from veturboio._models import Location, Models, checked_names
+from veturboio._models import Models, checked_names, open_safetensors
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class TensorInfo:
         name: Its name.
         dtype: As the file has it: "F32", "BF16".
         shape: As the file has it: in elements, of which F4 has two in each of PyTorch's.
+        num_bytes: Its size.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    num_bytes: int
 
 
 class TensorSlice:
@@ -76,9 +78,9 @@ class ModelReader:
         self._file_of: dict[str, Any] = {}
         for native, names in zip(models.native, models.names_of_each(), strict=True):
             wanted = set(names)
-            for name, dtype, shape in zip(*native.list_tensors(), strict=True):
+            for name, dtype, shape, size in zip(*native.list_tensors(), native.tensor_sizes(), strict=True):
                 if name in wanted:
-                    self._infos[name] = TensorInfo(name, dtype, tuple(shape))
+                    self._infos[name] = TensorInfo(name, dtype, tuple(shape), size)
                     self._file_of[name] = native
 
     def keys(self) -> list[str]:
@@ -220,13 +222,5 @@ def open(
     """
     device = target_device(map_location)
     transfer = {"num_threads": thread_count(num_thread), "helper": native_helper(helper) if use_pinmem else None}
-    location = Location(file, use_cipher, key, iv)
-    try:
-        models = location.open(use_direct_io)
-    except TorchFileError:
-        raise FileFormatError(
-            f"{location.title}: this is a file of torch.save, of which nothing can be read by itself: load it as a whole, or "
-            "convert it with python -m veturboio.convert",
-            location.title,
-        ) from None
+    models = open_safetensors(file, use_direct_io, use_cipher, key, iv)
     return ModelReader(models, device, transfer)

@@ -8,12 +8,12 @@ from typing import IO, Any, cast
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from veturboio._arguments import FilePath, check_tensors, check_text, operator_path
+from veturboio._arguments import FilePath, check_tensors, check_text, local_path, operator_path
 from veturboio._cipher import Bytes, make_cipher
 from veturboio._errors import python_errors
 from veturboio._file_objects import WritableFileObject
 from veturboio._io_helper import IOHelper, native_helper
-from veturboio._jobs import finish, warn
+from veturboio._jobs import Watch, finish, warn
 from veturboio._library import ops
 from veturboio._shared_tensors import overlapping, split_into_views
 
@@ -175,7 +175,7 @@ def write_file(
             helper=native,
             cipher=cipher,
         )
-    warn(finish(job, on_progress), stacklevel=4)
+    warn(finish(job, Watch(local_path(file), on_progress)), stacklevel=4)
 
 
 def _plain_tensors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

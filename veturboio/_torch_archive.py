@@ -29,7 +29,7 @@ from veturboio._arguments import FilePath, local_path, operator_path
 from veturboio._errors import python_errors
 from veturboio._file_objects import ReadableFileObject
 from veturboio._files import is_local
-from veturboio._jobs import finish, warn
+from veturboio._jobs import Watch, finish, give_up, warn
 from veturboio._library import ops
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of an entry: its signature, the lengths of the name and of the extra field
@@ -60,8 +60,9 @@ class UnusualArchiveError(Exception):
     """The file is one for PyTorch alone to read. Users never see it."""
 
 
-def load_archive(file: FilePath, device: torch.device, options: dict[str, Any]) -> Any:
-    """What torch.load(weights_only=True) makes of an archive. `options` are those of a load, for the operators.
+def load_archive(file: FilePath, device: torch.device, options: dict[str, Any], watch: Watch | None = None) -> Any:
+    """What torch.load(weights_only=True) makes of an archive. `options` are those of a load, for the operators; `watch` is told
+    of the load.
 
     Raises:
         UnusualArchiveError: The file is one for PyTorch alone to read.
@@ -78,10 +79,9 @@ def load_archive(file: FilePath, device: torch.device, options: dict[str, Any]) 
         try:
             loaded = _unpickle(outline, storages, device)
         except BaseException:
-            job.cancel()
-            job.wait(-1.0)
+            give_up(job)
             raise
-        finish(job)
+        finish(job, watch)
         if _is_file_itself(file, options) and not os.path.samestat(os.fstat(outline.fileno()), Path(local_path(file)).stat()):
             raise UnusualArchiveError  # another file was given the name in between: once more, from the start
     warn(job.warnings(), stacklevel=5)

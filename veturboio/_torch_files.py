@@ -17,17 +17,24 @@ from veturboio._arguments import FilePath, local_path, operator_path
 from veturboio._errors import FileFormatError, python_errors, torch_file_errors
 from veturboio._file_objects import ReadableFileObject
 from veturboio._files import is_local
-from veturboio._jobs import finish, warn
+from veturboio._jobs import Watch, finish, warn
 from veturboio._library import ops
 from veturboio._torch_archive import UnusualArchiveError, load_archive
 
 
 def load_torch_file(
-    file: FilePath, device: torch.device, options: dict[str, Any], *, enable_fast_mode: bool, mmap: bool, weights_only: bool
+    file: FilePath,
+    device: torch.device,
+    options: dict[str, Any],
+    *,
+    enable_fast_mode: bool,
+    mmap: bool,
+    weights_only: bool,
+    watch: Watch | None = None,
 ) -> Any:
     """What torch.load makes of a file, wherever it is and however it is encrypted.
 
-    `options` are those of a load, for the operators.
+    `options` are those of a load, for the operators; `watch` is told of what the engine reads.
 
     Raises:
         FileFormatError: The file is damaged.
@@ -38,7 +45,7 @@ def load_torch_file(
     with torch_file_errors(local_path(file)):
         if enable_fast_mode and weights_only and not mmap and device.type != "meta":
             try:
-                return load_archive(file, device, options)
+                return load_archive(file, device, options, watch)
             except UnusualArchiveError:
                 pass
         return _load_by_torch(file, device, options, mmap=mmap, weights_only=weights_only)

@@ -57,6 +57,8 @@ TORCH_LIBRARY(veturbo, library) {
   library.class_<ModelReader>("ModelReader")
       .def("list_tensors", method(&ModelReader::list_tensors))
       .def("metadata", method(&ModelReader::metadata))
+      .def("tensor_sizes", method(&ModelReader::tensor_sizes))
+      .def("window_bytes", method(&ModelReader::window_bytes))
       .def("is_mappable", method(&ModelReader::is_mappable))
       .def("bytes_read", method(&ModelReader::bytes_read))
       .def("meta_tensor", method(&ModelReader::meta_tensor))
@@ -144,16 +146,19 @@ TORCH_LIBRARY(veturbo, library) {
   library.def(
       schema("start_load_models(__torch__.torch.classes.veturbo.ModelReader[] models, Device? device=None, *, int num_threads=0, "
              "bool use_pinned_memory=True, bool mmap=False, str[][]? names=None, "
-             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None, int? max_host_bytes=None) -> "
+             "__torch__.torch.classes.veturbo.LoadJob"));
   library.def(
       schema("start_load_models_(Dict(str, Tensor) tensors, __torch__.torch.classes.veturbo.ModelReader[] models, *, "
              "int num_threads=0, bool use_pinned_memory=True, str[][]? names=None, "
-             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None, int? max_host_bytes=None) -> "
+             "__torch__.torch.classes.veturbo.LoadJob"));
   // Parts of tensors: the views, in elements, that basic indexing makes of them. The results are contiguous.
   library.def(
       schema("start_load_views(__torch__.torch.classes.veturbo.ModelReader model, str[] names, int[] offsets, int[][] sizes, "
              "int[][] strides, Device? device=None, *, int num_threads=0, bool use_pinned_memory=True, "
-             "__torch__.torch.classes.veturbo.IOHelper? helper=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None, int? max_host_bytes=None) -> "
+             "__torch__.torch.classes.veturbo.LoadJob"));
   // The bytes of the file that save_file() writes.
   library.def(schema("serialize(Dict(str, Tensor) tensors, *, Dict(str, str)? metadata=None, int num_threads=0) -> Tensor"));
   // Bytes of any file, into contiguous tensors of uint8: as many as fill each, from its offset in the file on.

@@ -6,7 +6,9 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
+#include <functional>
 #include <mutex>
+#include <numeric>
 #include <set>
 #include <unordered_set>
 
@@ -56,6 +58,11 @@ std::string mismatch(const TensorSpec& spec, const at::Tensor& tensor) {
     return "has elements that share memory (it was made by expand()): give a copy of it";
   }
   return "";
+}
+
+uint64_t wanted_bytes(const TensorSpec& spec) {
+  const auto count = std::accumulate(spec.sizes.begin(), spec.sizes.end(), uint64_t{1}, std::multiplies<>());
+  return count * c10::scalarTypeToTypeMeta(spec.type).itemsize();
 }
 
 // What one plan reads it must read once.
@@ -154,7 +161,7 @@ LoadJob::LoadJob(Source source, const TransferOptions& options, const std::vecto
       pieces.push_back({.source = 0, .range = range, .target = static_cast<uint32_t>(i)});
       loaded_.push_back({buffer, buffer});
     }
-    transfer_.start({std::move(source)}, into, pieces, options);
+    transfer_.start({std::move(source)}, into, pieces, options, 0);
   } catch (Error& error) {
     throw error.in_file(uri_);
   }
@@ -260,6 +267,7 @@ void LoadJob::allocate_in_arena(std::span<const Wanted> some, std::span<const en
     specs.push_back(spec_of(*wanted.entry));
   }
   const ArenaLayout layout = lay_out_arena(ranges);
+  host_bytes_ += layout.size;
   const auto arena = std::make_shared<MappedRegion>(MappedRegion::anonymous(layout.size));
   for (size_t i = 0; i < specs.size(); ++i) {
     const at::Tensor tensor =
@@ -302,6 +310,7 @@ void LoadJob::adopt(const TensorDict& into) {
     }
     const at::Tensor tensor = found->value().detach();
     loaded_.push_back({found->value(), holds_its_bytes(tensor) ? tensor : at::empty(tensor.sizes(), tensor.options())});
+    host_bytes_ += holds_its_bytes(tensor) || !tensor.is_cpu() ? 0 : tensor.nbytes();
   }
   for (const auto& item : into) {
     if (!in_file.contains(item.key())) {
@@ -356,6 +365,7 @@ void LoadJob::start_parts(std::span<const engine::SlicePlan> plans, const Transf
     }
     loaded_.push_back({{}, buffer});
     on_cpu.push_back({plan.block_offsets.empty() ? 0 : begin + plan.block_offsets.front(), goes_straight ? 0 : filled});
+    host_bytes_ += on_cpu.back().size + (plan.is_dense ? 0 : wanted_bytes(parts_[i].spec));
   }
   check_for_overlap(pieces);
   std::vector<at::Tensor> buffers = buffers_for(on_cpu, at::kCPU);
@@ -380,7 +390,8 @@ void LoadJob::start(std::span<const Piece> pieces, const TransferOptions& option
   for (const Loaded& loaded : loaded_) {
     targets.push_back(loaded.contiguous);
   }
-  transfer_.start(std::move(sources), std::move(targets), pieces, options);
+  check_host_bytes(host_bytes_, options.max_host_bytes);
+  transfer_.start(std::move(sources), std::move(targets), pieces, options, host_bytes_);
 }
 
 std::tuple<int64_t, int64_t> LoadJob::progress() const {

@@ -106,6 +106,7 @@ class LoadJob : public torch::CustomClassHolder {
   std::vector<Part> parts_;      // likewise, or none
   std::vector<bool> is_mapped_;  // one a model, or none of new tensors
   at::Device device_ = at::kCPU;
+  uint64_t host_bytes_ = 0;  // that were allocated on the host for this load
   bool writes_existing_ = false;
   bool finished_ = false;
   std::vector<std::string> warnings_;

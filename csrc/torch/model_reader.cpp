@@ -68,6 +68,19 @@ std::optional<StringDict> ModelReader::metadata() const {
   return metadata;
 }
 
+std::vector<int64_t> ModelReader::tensor_sizes() const {
+  std::vector<int64_t> sizes;
+  for (const format::TensorEntry& entry : header_.tensors) {
+    sizes.push_back(static_cast<int64_t>(entry.num_bytes()));
+  }
+  return sizes;
+}
+
+int64_t ModelReader::window_bytes() const {
+  const storage::ReadTraits traits = source_.file->traits();
+  return static_cast<int64_t>(traits.chunk_size) * traits.parallelism;
+}
+
 bool ModelReader::is_mappable() const {
   return source_.file->traits().mappable && source_.file->too_far_to_map().empty();
 }

@@ -46,6 +46,10 @@ class ModelReader : public torch::CustomClassHolder {
   TensorList list_tensors() const;
   // None when the file has none, which is not an empty one.
   std::optional<StringDict> metadata() const;
+  // How many bytes each tensor has, in the same order.
+  std::vector<int64_t> tensor_sizes() const;
+  // How many bytes are to be read at once for the storage to give all it can.
+  int64_t window_bytes() const;
   // Whether map_tensor() works, and costs no waiting for a far storage at every few pages.
   bool is_mappable() const;
   // How many bytes were asked of the storage so far.

@@ -39,10 +39,15 @@ storage::DirectIo direct_io(std::optional<bool> use_direct_io) {
   return *use_direct_io ? storage::DirectIo::kAlways : storage::DirectIo::kNever;
 }
 
-TransferOptions transfer_options(int64_t num_threads, bool use_pinned_memory, OptionalHelper helper) {
+TransferOptions transfer_options(int64_t num_threads, bool use_pinned_memory, OptionalHelper helper,
+                                 std::optional<int64_t> max_host_bytes = std::nullopt) {
+  if (max_host_bytes && *max_host_bytes < 0) {
+    throw Error(ErrorKind::kInvalidArgument, concat("max_host_bytes is ", *max_host_bytes, ": give a number of bytes, or none"));
+  }
   return {.num_threads = num_threads,
           .pinning = use_pinned_memory ? Pinning::kPinned : Pinning::kPageable,
-          .helper = std::move(helper)};
+          .helper = std::move(helper),
+          .max_host_bytes = max_host_bytes};
 }
 
 // Throws for what is no size.
@@ -80,22 +85,25 @@ c10::intrusive_ptr<ModelReader> open_buffer(const at::Tensor& bytes, const std::
 }
 
 c10::intrusive_ptr<LoadJob> start_load_models(const Models& models, std::optional<at::Device> device, int64_t num_threads,
-                                              bool use_pinned_memory, bool mmap, NamesOfEach names, OptionalHelper helper) {
+                                              bool use_pinned_memory, bool mmap, NamesOfEach names, OptionalHelper helper,
+                                              std::optional<int64_t> max_host_bytes) {
   return with_errors([&] {
     return c10::make_intrusive<LoadJob>(
         models, LoadOptions{.device = device,
                             .mmap = mmap,
                             .names = std::move(names),
-                            .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper))});
+                            .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper), max_host_bytes)});
   });
 }
 
 c10::intrusive_ptr<LoadJob> start_load_models_(const TensorDict& tensors, const Models& models, int64_t num_threads,
-                                               bool use_pinned_memory, NamesOfEach names, OptionalHelper helper) {
+                                               bool use_pinned_memory, NamesOfEach names, OptionalHelper helper,
+                                               std::optional<int64_t> max_host_bytes) {
   return with_errors([&] {
     return c10::make_intrusive<LoadJob>(
         models,
-        LoadOptions{.names = std::move(names), .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper))},
+        LoadOptions{.names = std::move(names),
+                    .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper), max_host_bytes)},
         tensors);
   });
 }
@@ -103,10 +111,13 @@ c10::intrusive_ptr<LoadJob> start_load_models_(const TensorDict& tensors, const 
 c10::intrusive_ptr<LoadJob> start_load_views(const c10::intrusive_ptr<ModelReader>& model, const std::vector<std::string>& names,
                                              const std::vector<int64_t>& offsets, const std::vector<std::vector<int64_t>>& sizes,
                                              const std::vector<std::vector<int64_t>>& strides, std::optional<at::Device> device,
-                                             int64_t num_threads, bool use_pinned_memory, OptionalHelper helper) {
+                                             int64_t num_threads, bool use_pinned_memory, OptionalHelper helper,
+                                             std::optional<int64_t> max_host_bytes) {
   return with_errors([&] {
     return c10::make_intrusive<LoadJob>(
-        model, LoadOptions{.device = device, .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper))},
+        model,
+        LoadOptions{.device = device,
+                    .transfer = transfer_options(num_threads, use_pinned_memory, std::move(helper), max_host_bytes)},
         names, to_views(offsets, sizes, strides));
   });
 }
@@ -115,14 +126,14 @@ c10::intrusive_ptr<LoadJob> start_load(const std::string& file, std::optional<at
                                        bool use_pinned_memory, std::optional<bool> use_direct_io, bool mmap, Names names,
                                        OptionalHelper helper, const OptionalCipher& cipher) {
   return start_load_models({open_model(file, use_direct_io, cipher)}, device, num_threads, use_pinned_memory, mmap,
-                           of_one_model(std::move(names)), std::move(helper));
+                           of_one_model(std::move(names)), std::move(helper), std::nullopt);
 }
 
 c10::intrusive_ptr<LoadJob> start_load_(const TensorDict& tensors, const std::string& file, int64_t num_threads,
                                         bool use_pinned_memory, std::optional<bool> use_direct_io, Names names,
                                         OptionalHelper helper, const OptionalCipher& cipher) {
   return start_load_models_(tensors, {open_model(file, use_direct_io, cipher)}, num_threads, use_pinned_memory,
-                            of_one_model(std::move(names)), std::move(helper));
+                            of_one_model(std::move(names)), std::move(helper), std::nullopt);
 }
 
 std::vector<at::Tensor> empty_buffers(const std::vector<int64_t>& offsets, const std::vector<int64_t>& sizes, at::Device device) {

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/concat.h"
+#include "base/error.h"
+#include "base/memory_limit.h"
 #include "storage/encrypted_file.h"
 #include "torch/accelerator.h"
 #include "torch/tensor_memory.h"
@@ -76,8 +79,19 @@ std::vector<Group> group(std::span<const Piece> pieces, std::span<const at::Tens
 
 }  // namespace
 
+void check_host_bytes(uint64_t bytes, const std::optional<uint64_t>& max_host_bytes) {
+  constexpr uint64_t kFewBytes = uint64_t{256} << 20;  // of which nobody has so little that it is worth asking the system
+  const std::optional<uint64_t> limit = max_host_bytes || bytes < kFewBytes ? max_host_bytes : memory_limit();
+  if (limit && bytes > *limit) {
+    throw Error(ErrorKind::kOutOfMemory,
+                concat("this load needs ", bytes, " bytes of the host's memory, and ",
+                       max_host_bytes ? "max_host_bytes is " : "the control group of this process may use ", *limit,
+                       ": load fewer tensors at a time (names), map the file (mmap), or load to an accelerator"));
+  }
+}
+
 void Transfer::start(std::vector<Source> sources, std::vector<at::Tensor> targets, std::span<const Piece> pieces,
-                     const TransferOptions& options) {
+                     const TransferOptions& options, uint64_t host_bytes) {
   engine::check_num_threads(options.num_threads);
   sources_ = std::move(sources);
   targets_ = std::move(targets);
@@ -129,8 +143,10 @@ void Transfer::start(std::vector<Source> sources, std::vector<at::Tensor> target
     if (route.device.is_cpu()) {
       sink = std::make_shared<engine::HostSink>(std::move(route.host_targets));
     } else {
+      const uint64_t staging_bytes = std::min(kMaxStagingBytes, options.max_host_bytes.value_or(UINT64_MAX) - host_bytes);
+      check_host_bytes(host_bytes + routes.size() * route.slot_bytes, options.max_host_bytes);
       sink = make_device_sink(route.device, std::move(route.device_targets), route.num_chunks, route.slot_bytes,
-                              std::min(route.num_threads, num_threads), kMaxStagingBytes / routes.size(), options.pinning,
+                              std::min(route.num_threads, num_threads), staging_bytes / routes.size(), options.pinning,
                               options.helper);
     }
     for (const size_t leg : route.legs) {

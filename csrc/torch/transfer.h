@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,17 +35,23 @@ struct Piece {
 struct TransferOptions {
   int64_t num_threads = 0;  // 0: as many as pay
   Pinning pinning = Pinning::kPinned;
-  OptionalHelper helper;
+  OptionalHelper helper = std::nullopt;
+  // What the load may take of the host's memory, in bytes: its tensors there and its staging memory, but not what is mapped.
+  // None: what the process's control group may use.
+  std::optional<uint64_t> max_host_bytes = std::nullopt;
 };
+
+// Throws Error(kOutOfMemory) when a load would take more than that.
+void check_host_bytes(uint64_t bytes, const std::optional<uint64_t>& max_host_bytes);
 
 // Bytes of any number of files on their way into tensors on any devices, all through one pool of threads, which live as long as
 // it does, or less for few bytes.
 class Transfer {
  public:
   // Once. `targets` are contiguous, or undefined where no piece goes. Pieces may not overlap, neither in a file nor in memory;
-  // empty ones are not read.
+  // empty ones are not read. `host_bytes` of the host's memory the load has taken already.
   void start(std::vector<Source> sources, std::vector<at::Tensor> targets, std::span<const Piece> pieces,
-             const TransferOptions& options);
+             const TransferOptions& options, uint64_t host_bytes);
 
   engine::Job& job() { return job_; }
   const engine::Job& job() const { return job_; }

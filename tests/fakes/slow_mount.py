@@ -9,8 +9,11 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +79,15 @@ class SlowFs:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """As a server that does not answer: whoever asks waits."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def die(self) -> None:
         """As a server that is gone: whoever waits for it, and whoever asks later, gets an error."""

@@ -66,7 +66,16 @@ def test_names_order_and_defaults_of_the_arguments_are_kept(name):
 def test_what_load_has_besides_is_given_by_name():
     parameters = inspect.signature(veturboio.load).parameters.values()
     by_name = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert by_name == {"mmap": False, "weights_only": True, "key": None, "iv": None}
+    assert by_name == {
+        "mmap": False,
+        "names": None,
+        "max_host_bytes": None,
+        "progress": False,
+        "timeout": None,
+        "weights_only": True,
+        "key": None,
+        "iv": None,
+    }
 
 
 @pytest.mark.parametrize("convert", [str, os.fsencode, Path, PurePosixPath, lambda path: f"file://{path}"])

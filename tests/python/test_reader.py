@@ -42,7 +42,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path):
 def test_the_header(reader):
     assert reader.keys() == ["empty", "scalar", "cube", "matrix"]
     assert reader.metadata() == {"format": "pt"}
-    assert reader.info("cube") == veturboio.TensorInfo("cube", "BF16", (6, 5, 7))
+    assert reader.info("cube") == veturboio.TensorInfo("cube", "BF16", (6, 5, 7), 420)
     assert len(reader) == 4
     assert "cube" in reader
     assert "nope" not in reader

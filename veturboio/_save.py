@@ -156,14 +156,12 @@ def write_file(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """save_file(), telling of its progress: `on_progress` is called with the bytes done and in all."""
-    tensors = _plain_tensors(state_dict)
-    texts = _checked_metadata(metadata)
-    if not force_contiguous:
-        _refuse_strided(tensors)
-    dropped = _drop_shared(tensors, save_one=force_save_shared_tensor, save_each=force_clone_shared_tensor)
+    texts = checked_metadata(metadata)
+    tensors, dropped = tensors_to_write(
+        state_dict, force_contiguous=force_contiguous, save_one=force_save_shared_tensor, save_each=force_clone_shared_tensor
+    )
     if dropped:
-        texts = _with_aliases(texts, dropped)
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+        texts = with_aliases(texts, dropped)
     native = native_helper(helper)
     cipher = make_cipher(file, use_cipher, key, iv)
     with python_errors():
@@ -176,6 +174,17 @@ def write_file(
             cipher=cipher,
         )
     warn(finish(job, Watch(local_path(file), on_progress)), stacklevel=4)
+
+
+def tensors_to_write(
+    state_dict: Mapping[str, torch.Tensor], *, force_contiguous: bool, save_one: bool, save_each: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors that a file is to hold, and those that another of them stands for: {dropped: kept}."""
+    tensors = _plain_tensors(state_dict)
+    if not force_contiguous:
+        _refuse_strided(tensors)
+    dropped = _drop_shared(tensors, save_one=save_one, save_each=save_each)
+    return {name: tensor for name, tensor in tensors.items() if name not in dropped}, dropped
 
 
 def _plain_tensors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -192,7 +201,7 @@ def _plain_tensors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
     return tensors
 
 
-def _checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
     if metadata is None:
         return None
     if not isinstance(metadata, Mapping):
@@ -235,7 +244,7 @@ def _drop_shared(tensors: Mapping[str, torch.Tensor], *, save_one: bool, save_ea
     return dropped
 
 
-def _with_aliases(metadata: dict[str, str] | None, dropped: dict[str, str]) -> dict[str, str]:
+def with_aliases(metadata: dict[str, str] | None, dropped: dict[str, str]) -> dict[str, str]:
     texts = dict(metadata or {})
     for name, kept in dropped.items():
         if texts.setdefault(name, kept) != kept:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from veturboio._files import is_local
 
 FILE_SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".index.json"
+NUMBER_PATTERN = r"-\d{5,}-of-\d{5,}"
+_NUMBERED = re.compile(rf"{NUMBER_PATTERN}\.safetensors$")
 _USUAL_INDEX = "model.safetensors.index.json"
 _MOST_INDEX_BYTES = 100_000_000  # as of a file's header, which lists the same names
 
@@ -61,7 +64,7 @@ def shard_files(file: FilePath) -> Shards | None:
     """The files that a directory or an index stands for; None for any other path or uri, which is that of one file.
 
     In a directory that is `model.safetensors.index.json`, else its only `*.safetensors.index.json`; a directory that has none
-    stands for all its `*.safetensors`.
+    stands for all its `*.safetensors`, but not for `model-00001-of-00002.safetensors` where there is `model.safetensors`.
 
     Raises:
         FileNotFoundError: A directory without such files, or files that the index names and that are not there, all listed.
@@ -132,7 +135,13 @@ def _in_directory(directory: str) -> Shards:
         raise ValueError(f"{directory}: has several indices, give the path of one: {', '.join(indices)}")
     if indices:
         return _from_index(in_directory(directory, indices[0]), local=True)
-    files = [name for name in names if name.endswith(FILE_SUFFIX)]
+    # Parts beside the whole are of an older or a newer model: of a save that was killed, see save_sharded().
+    present = set(names)
+    files = [
+        name
+        for name in names
+        if name.endswith(FILE_SUFFIX) and not (_NUMBERED.search(name) and _NUMBERED.sub(FILE_SUFFIX, name) in present)
+    ]
     if not files:
         sought = f"The directory has no *{FILE_SUFFIX} file and no *{FILE_SUFFIX}{INDEX_SUFFIX}"
         raise FileNotFoundError(errno.ENOENT, sought, directory)
@@ -172,7 +181,7 @@ def _parse(content: bytes, path: str) -> tuple[dict[str, str], dict[str, Any]]:
     if not isinstance(weight_map, dict):
         raise FileFormatError(f'{path}: the index has no "weight_map" of names and files', path)
     for name, file in weight_map.items():
-        if not _is_file_name(file):
+        if not is_file_name(file):
             raise FileFormatError(
                 f'{path}: the index has "{name}" in {file!r}, which is not the name of a file in its directory', path, name
             )
@@ -190,7 +199,8 @@ def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _is_file_name(file: Any) -> bool:
+def is_file_name(file: Any) -> bool:
+    """Whether it can only be that of something right in a directory."""
     if not isinstance(file, str) or file in ("", ".", "..") or "/" in file or "\0" in file:
         return False
     try:

@@ -71,6 +71,12 @@ def test_a_directory_without_an_index_has_all_its_files(tmp_path):
     assert (shards.weight_map, shards.metadata) == (None, {})
 
 
+def test_parts_beside_the_whole_are_of_another_model(tmp_path):
+    for name in "a.safetensors", "a-00001-of-00002.safetensors", "b-00001-of-00002.safetensors", "a-1-of-2.safetensors":
+        (tmp_path / name).touch()
+    assert shard_files(tmp_path).files == ["a-1-of-2.safetensors", "a.safetensors", "b-00001-of-00002.safetensors"]
+
+
 def test_of_several_indices_the_usual_one_counts_and_without_it_one_must_be_named(folder):
     write_index(folder, {"weight_map": {"a": "other.safetensors"}}, "other.safetensors.index.json")
     assert shard_files(folder).weight_map == WEIGHT_MAP

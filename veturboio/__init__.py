@@ -15,6 +15,7 @@ from veturboio._io_helper import IOHelper, init_io_helper
 from veturboio._library import library_path
 from veturboio._load import load, load_to_shmem
 from veturboio._load_async import LoadJob, LoadProgress, load_async
+from veturboio._load_into import load_into
 from veturboio._reader import ModelReader, TensorInfo, TensorSlice, open
 from veturboio._save import save_file, save_model, save_pt
 from veturboio._stream import stream
@@ -37,6 +38,7 @@ __all__ = [
     "library_path",
     "load",
     "load_async",
+    "load_into",
     "load_to_shmem",
     "open",
     "save_file",

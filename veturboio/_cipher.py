@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
 import torch
@@ -25,6 +26,24 @@ def find_cipher(file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: 
 def make_cipher(file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
     """The same for a file that is to be written."""
     return _search(ops.start_make_cipher, file, use_cipher, key, iv)
+
+
+def read_header(file: FilePath) -> dict[str, str]:
+    """The "mode" and "file_timestamp" of a file's cipher header; empty without one."""
+    with python_errors():
+        header: dict[str, str] = ops.read_cipher_header(operator_path(file))
+    return header
+
+
+def time_of(header: dict[str, str]) -> str:
+    """When the file was encrypted, as its header says: for people."""
+    seconds = int(header["file_timestamp"])
+    if seconds == 0:
+        return "unknown"  # a header need not have one
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat().replace("+00:00", "Z")
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds} seconds after 1970, no date of a calendar"
 
 
 def is_switched_on() -> bool:

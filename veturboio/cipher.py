@@ -11,14 +11,14 @@ import binascii
 import os
 import sys
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from veturboio._arguments import operator_path
-from veturboio._cipher import find_cipher, make_cipher
+from veturboio._cipher import find_cipher, make_cipher, read_header, time_of
+from veturboio._commands import complain, run_command, say
 from veturboio._errors import CipherKeyError, FileFormatError, TorchFileError, python_errors
 from veturboio._files import exists
 from veturboio._library import ops
@@ -54,15 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command with these arguments (None: the process's own) and returns its exit status."""
     options = _parser().parse_args(arguments)
     _check_usage(options)
-    try:
-        options.run(options)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:
-        _complain(str(error))
-        return 1
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return 130
-    return 0
+    return run_command("cipher", lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,15 +146,16 @@ def _encrypt(options: argparse.Namespace) -> None:
     if options.header is not None:
         os.environ[_HEADER_VARIABLE] = "1" if options.header else "0"
     key, iv = _read_key_files(options)
-    if header := _read_header(options.input):
+    if header := read_header(options.input):
         raise CipherError(f"{options.input}: is encrypted already: it has a cipher header, mode {header['mode']}")
     is_model = _is_model(options.input, None)
     cipher = make_cipher(options.output, True, key, iv)
     if not is_model:
         _refuse_encrypted(options.input, cipher, has_fresh_key=key is None and os.environ.get(_HEADER_VARIABLE) == "1")
-        _complain(
+        complain(
+            "cipher",
             f"warning: {options.input}: is neither safetensors nor a file of torch.save: it is encrypted all the same, but "
-            "decrypt will refuse it, since it could not tell whether a key is the right one"
+            "decrypt will refuse it, since it could not tell whether a key is the right one",
         )
     _copy(options, None, cipher, f"encrypted with the key from {cipher.source()}")
 
@@ -174,32 +167,26 @@ def _decrypt(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    header = _read_header(options.input)
+    header = read_header(options.input)
     with python_errors():
         size = ops.file_size(operator_path(options.input))
-    _say(f"file: {options.input}")
-    _say(f"cipher header: {'yes' if header else 'no'}")
+    say(f"file: {options.input}")
+    say(f"cipher header: {'yes' if header else 'no'}")
     if header:
-        _say(f"mode: {header['mode']}")
-        _say(f"timestamp: {_iso_time(int(header['file_timestamp']))}")
+        say(f"mode: {header['mode']}")
+        say(f"timestamp: {time_of(header)}")
         size -= _HEADER_BYTES
-    _say(f"plain size: {size} bytes")
+    say(f"plain size: {size} bytes")
     if options.find_key:
         cipher = _find_cipher(options)
-        _say(f"key source: {cipher.source()}")
+        say(f"key source: {cipher.source()}")
         tensors = _count_tensors(options.input, cipher)
-        _say("plain format: torch" if tensors is None else f"plain format: safetensors, number of tensors: {tensors}")
+        say("plain format: torch" if tensors is None else f"plain format: safetensors, number of tensors: {tensors}")
 
 
 def _refuse_existing(options: argparse.Namespace) -> None:
     if not options.overwrite and exists(options.output):
         raise CipherError(f"{options.output} exists: pass --overwrite to replace it")
-
-
-def _read_header(file: str) -> dict[str, str]:
-    with python_errors():
-        header: dict[str, str] = ops.read_cipher_header(operator_path(file))
-    return header
 
 
 def _read_key_files(options: argparse.Namespace) -> tuple[bytes | None, bytes | None]:
@@ -232,7 +219,7 @@ def _read_secret(option: str, file: str | None, lengths: tuple[int, ...]) -> byt
 
 def _find_cipher(options: argparse.Namespace) -> Any:
     key, iv = _read_key_files(options)
-    header = _read_header(options.input)
+    header = read_header(options.input)
     if key is not None and iv is None and not header:
         raise CipherError(f"{options.input}: has no cipher header, which would hold the IV: pass --iv-file too")
     try:
@@ -292,27 +279,8 @@ def _copy(options: argparse.Namespace, input_cipher: Any, output_cipher: Any, wh
         writer.discard()
         raise
     for warning in [*reader.warnings(), *warnings]:
-        _complain(f"warning: {warning}")
-    _say(f"{options.input} -> {options.output}: {what}, {size / 1e9:.3f} GB in {time.monotonic() - started:.1f} s")
-
-
-def _iso_time(seconds: int) -> str:
-    if seconds == 0:
-        return "unknown"  # a header need not have one
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc).isoformat().replace("+00:00", "Z")
-    except (OverflowError, OSError, ValueError):
-        return f"{seconds} seconds after 1970, no date of a calendar"
-
-
-def _say(text: str) -> None:
-    # A path may have characters that the terminal's encoding lacks, or bytes that are no characters at all.
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _complain(text: str) -> None:
-    print(f"veturboio.cipher: {text}", file=sys.stderr)
+        complain("cipher", f"warning: {warning}")
+    say(f"{options.input} -> {options.output}: {what}, {size / 1e9:.3f} GB in {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Exit status: 0 when it is done, 1 when it cannot be (with the reason on standard
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
 import time
 import zipfile
@@ -18,6 +17,7 @@ import torch
 import veturboio
 from veturboio._arguments import local_path
 from veturboio._cipher import is_switched_on
+from veturboio._commands import run_command
 from veturboio._errors import FileFormatError, python_errors
 from veturboio._files import exists, is_local
 from veturboio._library import ops
@@ -38,15 +38,7 @@ class ConvertError(ValueError):
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command with these arguments (None: the process's own) and returns its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        _convert(options)
-    except (OSError, ValueError, RuntimeError, MemoryError, pickle.UnpicklingError) as error:
-        print(f"veturboio.convert: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("veturboio.convert: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("convert", lambda: _convert(options))
 
 
 def _parser() -> argparse.ArgumentParser:

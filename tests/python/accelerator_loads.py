@@ -225,6 +225,24 @@ def test_in_place_into_parameters(tmp_path: Path, device: torch.device) -> None:
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in target.parameters())
 
 
+@pytest.mark.parametrize("file_dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("way", ["in place", "from meta", "assigned"])
+def test_modules(tmp_path: Path, devices: tuple[torch.device, ...], way: str, file_dtype: torch.dtype) -> None:
+    source = torch.nn.Sequential(torch.nn.Linear(30, 20), torch.nn.Linear(20, 10, bias=False)).to(file_dtype)
+    target = torch.nn.Sequential(torch.nn.Linear(30, 20), torch.nn.Linear(20, 10, bias=False))
+    if way == "from meta":
+        target = target.to("meta")
+    elif way == "in place":
+        for layer, device in zip(target, devices, strict=False):
+            layer.to(device)
+    path = str(tmp_path / "model.safetensors")
+    veturboio.save_model(source, path)
+    veturboio.load_into(target, path, map_location=devices[0], assign=way == "assigned")
+    expected = source.state_dict() if way == "assigned" else source.float().state_dict()
+    assert_all_same(target.state_dict(), expected)
+    assert [layer.weight.device for layer in target] == list(devices[:2] if way == "in place" else devices[:1] * 2)
+
+
 def test_the_result_of_a_strided_load_may_be_fetched_on_another_stream(
     tmp_path: Path, accelerator: FakeAccelerator, device: torch.device
 ) -> None:

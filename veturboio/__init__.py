@@ -18,8 +18,8 @@ from veturboio._load_async import LoadJob, LoadProgress, load_async
 from veturboio._load_into import load_into
 from veturboio._reader import ModelReader, TensorInfo, TensorSlice, open
 from veturboio._save import save_file, save_model, save_pt
-from veturboio._stream import stream
 from veturboio._save_sharded import save_sharded
+from veturboio._stream import stream
 from veturboio._version import __version__
 
 disconnect_at_exit()
@@ -44,6 +44,6 @@ __all__ = [
     "save_file",
     "save_model",
     "save_pt",
-    "stream",
     "save_sharded",
+    "stream",
 ]

@@ -15,7 +15,7 @@ from veturboio._models import Models, Names, Selection, checked_names
 from veturboio._shared_tensors import aliases, same_view
 
 
-def load_into(
+def load_in_place(
     state_dict: dict[str, torch.Tensor], models: Models, selection: Selection, transfer: dict[str, Any], watch: Watch
 ) -> dict[str, torch.Tensor]:
     """Loads a selection of a model into the tensors of `state_dict`, which must be those; ValueError lists every mismatch."""
@@ -53,7 +53,7 @@ def some_of(loaded: Any, names: Names, title: str) -> dict[str, Any]:
 
 
 def copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, title: str) -> dict[str, torch.Tensor]:
-    """What load_into() does, for a file that PyTorch has loaded."""
+    """What load_in_place() does, for a file that PyTorch has loaded."""
     check_tensors(state_dict)
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{title}: holds a {type(loaded).__name__}, not a state dict")

@@ -20,7 +20,7 @@ from veturboio._arguments import (
 )
 from veturboio._cipher import Bytes, find_cipher
 from veturboio._errors import FileFormatError, TorchFileError, python_errors, torch_file_errors
-from veturboio._in_place import copy_into, load_into, some_of
+from veturboio._in_place import copy_into, load_in_place, some_of
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import Watch, finish, finish_load, warn
 from veturboio._library import ops
@@ -118,7 +118,7 @@ def load(
             models = location.open(use_direct_io)
             selection = models.select(names)
             if state_dict is not None:
-                return load_into(state_dict, models, selection, transfer, watch)
+                return load_in_place(state_dict, models, selection, transfer, watch)
             with python_errors():
                 job = ops.start_load_models(models.native, device, mmap=mmap, names=selection.of_each, **transfer)
             tensors = finish_load(job, watch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from veturboio._file_objects import WritableFileObject
 from veturboio._io_helper import IOHelper, native_helper
 from veturboio._jobs import Watch, finish, warn
 from veturboio._library import ops
+from veturboio._progress import Progress, reporting
 from veturboio._shared_tensors import overlapping, split_into_views
 
 
@@ -29,6 +30,7 @@ def save_file(
     helper: IOHelper | None = None,
     enable_fast_mode: bool = True,
     *,
+    progress: Progress = False,
     key: Bytes | None = None,
     iv: Bytes | None = None,
 ) -> None:
@@ -52,6 +54,7 @@ def save_file(
             VETURBOIO_KEY and VETURBOIO_IV.
         helper: Staging memory to keep for the next save from, or load to, an accelerator.
         enable_fast_mode: False writes with one thread.
+        progress: True shows a bar. A function is called with the bytes done and in all, at most 10 times a second.
 
     Raises:
         OSError: As open() and write() do, with errno and filename.
@@ -73,6 +76,7 @@ def save_file(
         use_cipher=use_cipher,
         helper=helper,
         enable_fast_mode=enable_fast_mode,
+        progress=progress,
         key=key,
         iv=iv,
     )
@@ -83,6 +87,7 @@ def save_model(
     file: FilePath,
     use_cipher: bool | None = None,
     *,
+    progress: Progress = False,
     key: Bytes | None = None,
     iv: Bytes | None = None,
 ) -> None:
@@ -90,7 +95,7 @@ def save_model(
 
     Args:
         model: The module.
-        file, use_cipher, key, iv: As for save_file().
+        file, use_cipher, progress, key, iv: As for save_file().
 
     Raises:
         As save_file().
@@ -101,6 +106,7 @@ def save_model(
         force_save_shared_tensor=True,
         force_clone_shared_tensor=True,
         use_cipher=use_cipher,
+        progress=progress,
         key=key,
         iv=iv,
     )
@@ -151,11 +157,11 @@ def write_file(
     use_cipher: bool | None = None,
     helper: IOHelper | None = None,
     enable_fast_mode: bool = True,
+    progress: Progress = False,
     key: Bytes | None = None,
     iv: Bytes | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """save_file(), telling of its progress: `on_progress` is called with the bytes done and in all."""
+    """save_file(), whose warnings are for the caller's caller."""
     texts = checked_metadata(metadata)
     tensors, dropped = tensors_to_write(
         state_dict, force_contiguous=force_contiguous, save_one=force_save_shared_tensor, save_each=force_clone_shared_tensor
@@ -164,16 +170,17 @@ def write_file(
         texts = with_aliases(texts, dropped)
     native = native_helper(helper)
     cipher = make_cipher(file, use_cipher, key, iv)
-    with python_errors():
-        job = ops.start_save(
-            tensors,
-            operator_path(file),
-            metadata=texts,
-            num_threads=0 if enable_fast_mode else 1,
-            helper=native,
-            cipher=cipher,
-        )
-    warn(finish(job, Watch(local_path(file), on_progress)), stacklevel=4)
+    with reporting(local_path(file), progress) as report:
+        with python_errors():
+            job = ops.start_save(
+                tensors,
+                operator_path(file),
+                metadata=texts,
+                num_threads=0 if enable_fast_mode else 1,
+                helper=native,
+                cipher=cipher,
+            )
+        warn(finish(job, Watch(local_path(file), report)), stacklevel=4)
 
 
 def tensors_to_write(

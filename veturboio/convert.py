@@ -92,7 +92,7 @@ def _convert(options: argparse.Namespace) -> None:
             force_save_shared_tensor=True,
             force_clone_shared_tensor=True,
             metadata=_METADATA,
-            on_progress=report,
+            progress=report,
         )
     print(f"{summary} in {time.monotonic() - started:.1f} s")
     if options.validate_result:

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from veturboio._library import ops
 
@@ -49,14 +50,19 @@ class TorchFileError(Exception):
     """The file is one of torch.save's, which the engine leaves to PyTorch. Users never see it."""
 
 
-@contextmanager
-def python_errors() -> Iterator[None]:
+class python_errors:  # noqa: N801  a class, since of a call that takes microseconds a generator would be half
     """Raises what the operators called inside throw as the exceptions that Python's users expect."""
-    ops.last_error()  # forget an earlier one: what PyTorch itself throws, for an argument of a wrong type, is not noted
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        raise _from_last_error(error) from None
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        ops.last_error()  # forget an earlier one: what PyTorch itself throws, for an argument of a wrong type, is not noted
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(error, RuntimeError | ValueError):
+            translated = _from_last_error(error)
+            if translated is not error:
+                raise translated from None
 
 
 def _from_last_error(error: Exception) -> BaseException:

@@ -74,19 +74,21 @@ class ModelReader:
         self._title = models.title
         self._device = device
         self._transfer = transfer
-        self._infos: dict[str, TensorInfo] = {}
+        self._entries: dict[str, tuple[str, list[int], int]] = {}  # what TensorInfo holds, which takes long to make of all
         self._file_of: dict[str, Any] = {}
-        for native, names in zip(models.native, models.names_of_each(), strict=True):
-            wanted = set(names)
-            for name, dtype, shape, size in zip(*native.list_tensors(), native.tensor_sizes(), strict=True):
-                if name in wanted:
-                    self._infos[name] = TensorInfo(name, dtype, tuple(shape), size)
-                    self._file_of[name] = native
+        self._is_mappable: bool | None = None  # not known yet
+        for index, native in enumerate(models.native):
+            names, dtypes, shapes = native.list_tensors()
+            entries = dict(zip(names, zip(dtypes, shapes, native.tensor_sizes(), strict=True), strict=True))
+            if models.names is not None:
+                entries = {name: entries[name] for name in models.names[index]}
+            self._entries.update(entries)
+            self._file_of.update(dict.fromkeys(entries, native))
 
     def keys(self) -> list[str]:
         """The names of the tensors, in the order of the data, one file's after the other's."""
         self._open()
-        return list(self._infos)
+        return list(self._entries)
 
     def metadata(self) -> dict[str, str] | None:
         """The model's metadata; None if it has none. Of several files all have theirs in it."""
@@ -95,12 +97,16 @@ class ModelReader:
     def info(self, name: str) -> TensorInfo:
         """What the header says of a tensor. ValueError when there is none of that name."""
         self._open()
-        if name not in self._infos:
+        if name not in self._entries:
             raise ValueError(f"{self._title}: the model has no tensor named {name}")
-        return self._infos[name]
+        dtype, shape, size = self._entries[name]
+        return TensorInfo(name, dtype, tuple(shape), size)
 
     def tensor(self, name: str, *, mmap: bool = False) -> torch.Tensor:
         """Loads one tensor. Arguments and errors as of tensors()."""
+        if mmap and self._device.type == "cpu" and name in self and self.is_mappable:
+            with python_errors():
+                return self._file_of[name].map_tensor(name)  # type: ignore[no-any-return]
         return self.tensors([name], mmap=mmap)[name]
 
     def tensors(self, names: Iterable[str] | None = None, *, mmap: bool = False) -> dict[str, torch.Tensor]:
@@ -150,10 +156,18 @@ class ModelReader:
 
         return TensorSlice(name, outline, read)
 
+    def to(self, map_location: MapLocation, num_thread: int | None = None) -> ModelReader:
+        """A reader of the same open files whose tensors go to another device, or which reads with another number of threads."""
+        transfer = {**self._transfer, "num_threads": thread_count(num_thread)}
+        return ModelReader(self._open(), target_device(map_location), transfer)
+
     @property
     def is_mappable(self) -> bool:
         """Whether mmap=True maps: not what is encrypted, in memory already, or far away."""
-        return all(native.is_mappable() for native in self._open().native)
+        models = self._open()
+        if self._is_mappable is None:
+            self._is_mappable = all(native.is_mappable() for native in models.native)
+        return self._is_mappable
 
     @property
     def bytes_read(self) -> int:
@@ -173,17 +187,17 @@ class ModelReader:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._infos)
+        return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._infos
+        return name in self._entries
 
     def __repr__(self) -> str:
-        state = "closed" if self._models is None else f"{len(self._infos)} tensors"
+        state = "closed" if self._models is None else f"{len(self._entries)} tensors"
         return f"ModelReader({self._title!r}, {state})"
 
     def _of_each_file(self, names: set[str]) -> list[list[str]]:
-        if missing := sorted(names - self._infos.keys()):
+        if missing := sorted(name for name in names if name not in self._entries):
             raise ValueError(f"{self._title}: the model has no tensor named {', '.join(missing)}")
         native = self._open().native
         if len(native) == 1:

@@ -169,6 +169,17 @@ def test_what_was_handed_out_outlives_the_reader_and_the_file(tmp_path):
     assert rows.equal(MATRIX[3:5])
 
 
+def test_to_gives_a_reader_of_the_same_open_files(tmp_path):
+    veturboio.save_file(TENSORS, tmp_path / "model")
+    with veturboio.open(tmp_path / "model") as model:
+        (tmp_path / "model").unlink()
+        other, elsewhere = model.to("cpu", num_thread=1), model.to("meta")
+    assert_same(other.tensors(), TENSORS)
+    assert {name: tensor.is_meta for name, tensor in elsewhere.tensors().items()} == dict.fromkeys(TENSORS, True)
+    with pytest.raises(ValueError, match="the reader is closed"):
+        model.to("cpu")
+
+
 def test_mapped_tensors_share_one_mapping_which_never_reaches_the_file(tmp_path):
     path = tmp_path / "model"
     veturboio.save_file(TENSORS, path)

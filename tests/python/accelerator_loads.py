@@ -265,3 +265,67 @@ def test_the_result_of_a_strided_load_may_be_fetched_on_another_stream(
         time.sleep(0.1)  # for a job that does not wait to go
     fetched()
     assert_same(target, expected)
+
+
+INDICES = [slice(100, 200), (slice(None), 3), (slice(0, 600, 7), slice(100, 400)), 5, (slice(None), [1, 3]), slice(4, 4)]
+
+
+@pytest.mark.parametrize("index", INDICES, ids=str)
+def test_a_part_of_a_tensor(model: tuple[str, dict[str, torch.Tensor]], device: torch.device, index: Any) -> None:
+    path, expected = model
+    with veturboio.open(path, device, num_thread=3) as reader:
+        part = reader.slice("matrix")[index]
+        assert part.device == device
+        assert part.is_contiguous()
+        assert_same(part, expected["matrix"][index])
+        assert_same(reader.tensor("late"), expected["late"])
+
+
+def several_files(folder: Path) -> dict[str, torch.Tensor]:
+    shards = [{f"t{i}.{j}": content(CHUNK // 3 * j + i, seed=7 * i + j) for j in range(5)} for i in range(4)]
+    for i, shard in enumerate(shards):
+        safetensors.torch.save_file(shard, str(folder / f"model-{i}.safetensors"))
+    return {name: tensor for shard in shards for name, tensor in shard.items()}
+
+
+def test_several_files_through_one_staging_buffer(tmp_path: Path, accelerator: FakeAccelerator, device: torch.device) -> None:
+    expected = several_files(tmp_path)
+    accelerator.reset_counters()
+    loaded = veturboio.load(tmp_path, device, num_thread=2)
+    assert accelerator.counter("peak_pinned_bytes") == 4 * CHUNK, "two slots a thread, as for one file"
+    assert_all_same(loaded, expected)
+
+
+def test_several_files_into_tensors_on_the_cpu_and_two_devices(tmp_path: Path, devices: tuple[torch.device, ...]) -> None:
+    expected = several_files(tmp_path)
+    places = [torch.device("cpu"), *devices]
+    targets = {
+        name: torch.zeros_like(tensor, device=places[i % len(places)]) for i, (name, tensor) in enumerate(expected.items())
+    }
+    veturboio.load(tmp_path, state_dict=targets)
+    assert_all_same(targets, expected)
+
+
+def test_the_tensors_of_a_stream(tmp_path: Path, device: torch.device) -> None:
+    expected = several_files(tmp_path)
+    seen = {}
+    for name, tensor in veturboio.stream(tmp_path, device, max_host_bytes=8 * CHUNK):
+        assert tensor.device == device
+        seen[name] = tensor
+    assert_all_same(seen, expected)
+
+
+def test_a_load_in_the_background(model: tuple[str, dict[str, torch.Tensor]], device: torch.device) -> None:
+    path, expected = model
+    assert_all_same(veturboio.load_async(path, device, num_thread=2).result(), expected)
+
+
+def test_staging_memory_stays_within_what_the_load_may_take(
+    tmp_path: Path, accelerator: FakeAccelerator, device: torch.device
+) -> None:
+    expected = several_files(tmp_path)
+    accelerator.reset_counters()
+    assert_all_same(veturboio.load(tmp_path, device, num_thread=4, max_host_bytes=3 * CHUNK), expected)
+    assert accelerator.counter("peak_pinned_bytes") == 3 * CHUNK
+    with pytest.raises(MemoryError, match=f"needs {CHUNK} bytes of the host's memory, and max_host_bytes is {CHUNK - 1}"):
+        veturboio.load(tmp_path, device, max_host_bytes=CHUNK - 1)

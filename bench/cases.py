@@ -42,6 +42,14 @@ _OWNED = (
 )
 _MAPPED = ("veturboio mmap", "torch mmap", "safetensors 0.8 mmap", "safetensors 0.9 mmap")
 _COLD = (*_OWNED, "veturboio mmap", "torch mmap", "safetensors 0.9 mmap")
+_DROP_IN = (
+    "drop-in safe_open",
+    "drop-in load_file",
+    "safetensors 0.8 safe_open",
+    "safetensors 0.9 safe_open",
+    "safetensors 0.8 mmap",
+    "safetensors 0.9 mmap",
+)
 _SAVERS = ("veturboio", "safetensors 0.8", "safetensors 0.9", "torch", "veturboio .pt", "tensorizer")
 _ENCRYPTED = ("veturboio", "veturboio AES-128", "veturboio AES-256")
 _CONVERTERS = ("veturboio", "torch + safetensors 0.8", "torch + safetensors 0.9")
@@ -67,6 +75,14 @@ CASES = (
         _MAPPED,
         "mapped",
         where={"llama": _BOTH, "small": (SHM,)},
+    ),
+    Case(
+        "drop-in",
+        "load by safetensors' own names, page cache warm",
+        "load",
+        _DROP_IN,
+        "mapped",
+        where={"llama": (SHM,), "small": (SHM,)},
     ),
     Case("load-cold", "load, page cache cold", "load", _COLD, "direct", cold=True, where={"llama": (DISK,)}),
     Case("load-encrypted", "load an encrypted file, page cache warm", "load", _ENCRYPTED, "buffered"),

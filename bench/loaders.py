@@ -6,6 +6,7 @@ is imported here that a loader might not want.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,27 @@ def _safetensors_clone(load: Load) -> Callable[[], Tensors]:
     return lambda: {name: tensor.clone() for name, tensor in load_file(load.file).items()}
 
 
+def _safe_open(package: str) -> Callable[[Load], Callable[[], Tensors]]:
+    """One tensor after the other, as transformers and others load."""
+
+    def start(load: Load) -> Callable[[], Tensors]:
+        safe_open = importlib.import_module(package).safe_open
+
+        def run() -> Tensors:
+            with safe_open(load.file, "pt", device=load.map_location) as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+
+        return run
+
+    return start
+
+
+def _drop_in(load: Load) -> Callable[[], Tensors]:
+    from veturboio.safetensors.torch import load_file
+
+    return lambda: load_file(load.file, device=load.map_location)
+
+
 def _fastsafetensors(load: Load) -> Callable[[], Tensors]:
     from fastsafetensors import SafeTensorsFileLoader, SingleGroup
 
@@ -157,12 +179,16 @@ LOADERS = {
     "veturboio mmap": Loader(_veturboio(mmap=True), MAPPED),
     "veturboio AES-128": Loader(_veturboio(key=encryption_key(128), iv=IV), OWNED, ".aes128"),
     "veturboio AES-256": Loader(_veturboio(key=encryption_key(256), iv=IV), OWNED, ".aes256"),
+    "drop-in safe_open": Loader(_safe_open("veturboio.safetensors"), MAPPED),
+    "drop-in load_file": Loader(_drop_in, OWNED),
     "veturboio .pt": Loader(_veturboio(), OWNED, ".pt"),
     "torch": Loader(_torch, OWNED, ".pt"),
     "torch mmap": Loader(_torch_mmap, MAPPED, ".pt"),
     "safetensors": Loader(_safetensors, MAPPED),
     "safetensors 0.8 mmap": Loader(_safetensors, MAPPED, environment="safetensors 0.8"),
     "safetensors 0.8 clone": Loader(_safetensors_clone, OWNED, environment="safetensors 0.8"),
+    "safetensors 0.8 safe_open": Loader(_safe_open("safetensors"), MAPPED, environment="safetensors 0.8"),
+    "safetensors 0.9 safe_open": Loader(_safe_open("safetensors"), MAPPED, environment="safetensors 0.9"),
     "safetensors 0.9 mmap": Loader(_safetensors, MAPPED, environment="safetensors 0.9"),
     "safetensors 0.9 clone": Loader(_safetensors_clone, OWNED, environment="safetensors 0.9"),
     "safetensors 0.9 pread": Loader(_safetensors_pread, OWNED, environment="safetensors 0.9"),

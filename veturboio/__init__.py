@@ -16,6 +16,7 @@ from veturboio._library import library_path
 from veturboio._load import load, load_to_shmem
 from veturboio._load_async import LoadJob, LoadProgress, load_async
 from veturboio._load_into import load_into
+from veturboio._patch import patch_safetensors, unpatch_safetensors
 from veturboio._reader import ModelReader, TensorInfo, TensorSlice, open
 from veturboio._save import save_file, save_model, save_pt
 from veturboio._save_sharded import save_sharded
@@ -41,9 +42,11 @@ __all__ = [
     "load_into",
     "load_to_shmem",
     "open",
+    "patch_safetensors",
     "save_file",
     "save_model",
     "save_pt",
     "save_sharded",
     "stream",
+    "unpatch_safetensors",
 ]

@@ -1,4 +1,5 @@
-"""Loads a real sentence encoder with veturboio.load, runs it, and prints how similar a few sentences are to each other.
+"""Loads a real sentence encoder with veturboio.load, runs it, and prints how similar a few sentences are to each other; then has
+transformers load it, with veTurboIO in the place of safetensors, and compares.
 
     python examples/sentence_similarity.py ["a sentence" "another" ...]
 
@@ -22,7 +23,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 import veturboio
 
@@ -43,8 +44,13 @@ def main() -> None:
     sentences = sys.argv[1:] or list(_SENTENCES)
     folder = fetch_model()
     model = load_model(folder)
-    embeddings = embed(model, AutoTokenizer.from_pretrained(folder), sentences)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    embeddings = embed(model, tokenizer, sentences)
     print_table(sentences, embeddings @ embeddings.T)
+    same = embed(load_by_transformers(folder), tokenizer, sentences).equal(embeddings)
+    print(f"the same through transformers: {'yes' if same else 'NO'}")
+    if not same:
+        raise SystemExit(1)
 
 
 def fetch_model() -> Path:
@@ -79,6 +85,16 @@ def load_model(folder: Path) -> BertModel:
     # Older versions of transformers stored this buffer, which is no weight: 0, 1, 2, ...
     state_dict.pop("embeddings.position_ids", None)
     model.load_state_dict(state_dict, assign=True)  # the loaded tensors become the parameters: no copy
+    return model.eval()
+
+
+def load_by_transformers(folder: Path) -> BertModel:
+    """The same model, by a library that knows only safetensors."""
+    with veturboio.patch_safetensors():
+        start = time.perf_counter()
+        model = AutoModel.from_pretrained(folder)
+        seconds = time.perf_counter() - start
+    print(f"\nAutoModel.from_pretrained, with veTurboIO for safetensors: {seconds * 1e3:.1f} ms")
     return model.eval()
 
 

@@ -59,6 +59,8 @@ def test_safe_open(encrypted, backend):
         assert_same({name: file.get_tensor(name) for name in file.keys()}, TENSORS)  # noqa: SIM118
         assert_same(file.get_tensors(), TENSORS)
         assert torch.equal(file.get_slice("large")[7:11, ::3], TENSORS["large"][7:11, ::3])
+        with file.prefetch({"large": slice(250, None), "small": None}) as loader:
+            assert_same(dict(loader), {"large": TENSORS["large"][250:], "small": TENSORS["small"]})
 
 
 def test_models():

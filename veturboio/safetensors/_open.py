@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from veturboio.safetensors._arguments import (
 )
 from veturboio.safetensors._dtypes import TORCH_DTYPES
 from veturboio.safetensors._errors import SafetensorError, reading
+from veturboio.safetensors._prefetch import PrefetchLoader, checked_plan
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,30 @@ class safe_open:  # noqa: N801  the name that users know
         if self._offsets is None:
             self._offsets = data_offsets(reader)
         return TensorMeta(info.dtype, list(info.shape), self._offsets[name])
+
+    def prefetch(
+        self,
+        plan: Mapping[str, slice | None] | None = None,
+        *,
+        device: MapLocation | None = None,
+        threads: int = 8,
+    ) -> PrefetchLoader:
+        """Begins to read tensors, which the loader then hands out as they are there: see PrefetchLoader.
+
+        Args:
+            plan: The names of the tensors to read, with None for a whole tensor or a slice of its first dimension, of step 1.
+                None: all of them.
+            device: Where they go; None: where the others of this object go.
+            threads: That read.
+
+        safetensors does this for CUDA alone. Here it works for every device, and for encrypted and remote files, too.
+        """
+        whole_plan = checked_plan(self._reader, plan)
+        if self._as_numpy:
+            raise SafetensorError('prefetch is only compatible with framework="pt"')
+        target = self._device if device is None else checked_device(device)
+        with reading(self._filename):
+            return PrefetchLoader(self._reader.to(target, num_thread=threads), whole_plan, self._filename)
 
     @property
     def _reader(self) -> ModelReader:

@@ -17,6 +17,7 @@ from sample_tensors import assert_same
 
 import veturboio
 from fakes.slow_mount import NoMountError, SlowFs
+from veturboio.safetensors import safe_open
 
 NUM_BYTES = 24 << 20
 KEY, IV = b"k" * 32, b"i" * 16
@@ -201,3 +202,14 @@ def test_a_load_can_be_cancelled(mount):
     assert job.wait(10.0)
     with pytest.raises(RuntimeError, match="cancelled"):
         job.result()
+
+
+def test_the_drop_in_for_safetensors_maps_no_cold_file(mount, expected):
+    far = mount()
+    with safe_open(far / "model", "pt") as file:
+        part = file.get_slice("a")[1000:2000]
+        assert bytes_fetched(far) < NUM_BYTES // 10
+        whole = file.get_tensor("b")
+        assert mappings_of(far / "model") == 0
+    assert_same({"part": part, "b": whole}, {"part": expected["a"][1000:2000], "b": expected["b"]})
+    assert bytes_fetched(far) < 0.7 * NUM_BYTES

@@ -143,12 +143,14 @@ def _load_plain(
     strict: bool,
     assign: bool,
 ) -> _IncompatibleKeys:
-    names = set(source.names)
+    names = dict.fromkeys(source.names)
     described = source.load([slot.key for slot in slots if slot.key in names], torch.device("meta"))
     wanted = [group for group in groups if any(slot.key in described for slot in group)]
     found = {slot.key for group in wanted for slot in group}
     others = [slot for slot in slots if slot.key not in found]
-    keys = _IncompatibleKeys([slot.key for slot in others if not slot.counts_batches()], unexpected_keys(model, source.names))
+    missing = [slot.key for slot in others if not slot.counts_batches()]
+    unexpected = [name for name in names if name not in described]
+    keys = _IncompatibleKeys(missing, unexpected_keys(model, unexpected) if unexpected else [])
     raise_errors(model, keys, size_mismatches(slots, described), strict=strict)
     _fill(wanted, described, source, device, assign=assign)
     for slot in others:

@@ -80,7 +80,7 @@ def is_plain_tensor(tensor: torch.Tensor) -> bool:
 
 
 def unexpected_keys(model: torch.nn.Module, names: Iterable[str]) -> list[str]:
-    """Those that are no slot's, in the order of load_state_dict()."""
+    """Of names that are no slot's those of which load_state_dict() would tell, in its order."""
     positions = {prefix: i for i, (prefix, _) in enumerate(model.named_modules(remove_duplicate=False))}
     found = []
     for name in names:
@@ -88,8 +88,7 @@ def unexpected_keys(model: torch.nn.Module, names: Iterable[str]) -> list[str]:
         while True:
             head, dot, tail = rest.partition(".")
             if not dot or head not in module._modules:
-                if dot or head not in _tensors_of(module):
-                    found.append((positions[prefix], name))
+                found.append((positions[prefix], name))
                 break
             child = module._modules[head]
             if child is None:  # what was to be there is no longer wanted: load_state_dict() passes over it, too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +11,15 @@ from typing import Any
 import torch
 from torch.nn.modules.module import _IncompatibleKeys
 
-from veturboio._arguments import FilePath, MapLocation, target_device, thread_count
+from veturboio._arguments import FilePath, MapLocation, byte_count, seconds, target_device, thread_count
 from veturboio._cipher import Bytes
 from veturboio._errors import TorchFileError, python_errors
 from veturboio._io_helper import IOHelper, native_helper
-from veturboio._jobs import finish, finish_load, warn
+from veturboio._jobs import Watch, finish, finish_load, warn
 from veturboio._library import ops
 from veturboio._load import load
 from veturboio._memory import Memory
-from veturboio._models import Location, Models
+from veturboio._models import Location, Models, title_of
 from veturboio._module_state import (
     Slot,
     is_plain,
@@ -30,6 +31,7 @@ from veturboio._module_state import (
     tied,
     unexpected_keys,
 )
+from veturboio._progress import PartsReport, Progress, reporting
 from veturboio._shared_tensors import aliases
 
 # Of tensors that are loaded to be converted. Enough for several threads, and little beside a model.
@@ -48,6 +50,9 @@ def load_into(
     use_pinmem: bool = False,
     use_direct_io: bool | None = None,
     use_cipher: bool | None = None,
+    max_host_bytes: int | None = None,
+    progress: Progress = False,
+    timeout: float | None = None,
     key: Bytes | None = None,
     iv: Bytes | None = None,
 ) -> _IncompatibleKeys:
@@ -67,7 +72,7 @@ def load_into(
             device that of map_location. Of a parameter only requires_grad stays.
         map_location: The device for tensors that are assigned, and for those that are on the meta device, which without assign
             keep the module's dtype. Others stay where they are.
-        num_thread, helper, use_pinmem, use_direct_io, use_cipher, key, iv: As for load().
+        num_thread, helper, use_pinmem, use_direct_io, use_cipher, key, iv, max_host_bytes, progress, timeout: As for load().
 
     Returns:
         The names that are only in the module, as `missing_keys`, and those that are only in the file, as `unexpected_keys`.
@@ -77,30 +82,54 @@ def load_into(
         Otherwise as load(). After an error while the data are read the module's tensors may be in part the file's.
     """
     device = target_device(map_location)
-    transfer = {"num_threads": thread_count(num_thread), "helper": native_helper(helper) if use_pinmem else None}
+    transfer = {
+        "num_threads": thread_count(num_thread),
+        "helper": native_helper(helper) if use_pinmem else None,
+        "max_host_bytes": byte_count(max_host_bytes),
+    }
     slots = slots_of(model)
     groups = tied(slots)
-    location = Location(file, use_cipher, key, iv)
-    try:
-        source = _Source(location.open(use_direct_io), transfer)
-    except TorchFileError:
-        where = file if location.memory is None else location.memory  # a file object has been read
-        state_dict = load(where, device, num_thread=num_thread, use_cipher=use_cipher, key=key, iv=iv)
-        return _load_state_dict(model, state_dict, groups, device, strict=strict, assign=assign)
-    if is_plain(model, groups):
-        keys = _load_plain(model, slots, groups, source, device, strict=strict, assign=assign)
-    else:
-        keys = _load_state_dict(model, source.load(source.names, device), groups, device, strict=strict, assign=assign)
-    warn(source.warnings, stacklevel=3)
+    with reporting(title_of(file), progress) as report:
+        source: _Source | None = None
+        parts = PartsReport(report)
+        watch = Watch(title_of(file), parts, seconds(timeout))
+        location = Location(file, use_cipher, key, iv)
+        with suppress(TorchFileError):
+            source = _Source(location.open(use_direct_io), transfer, watch, parts)
+        if source is None:
+            loaded = load(
+                file if location.memory is None else location.memory,  # a file object has been read
+                device,
+                num_thread=num_thread,
+                use_direct_io=use_direct_io,
+                use_cipher=use_cipher,
+                max_host_bytes=max_host_bytes,
+                progress=report or False,
+                timeout=timeout,
+                key=key,
+                iv=iv,
+            )
+            keys = _load_state_dict(model, loaded, groups, device, strict=strict, assign=assign)
+        elif is_plain(model, groups):
+            keys = _load_plain(model, slots, groups, source, device, strict=strict, assign=assign)
+        else:
+            source.describe(source.names)
+            loaded = source.load(source.names, device)
+            keys = _load_state_dict(model, loaded, groups, device, strict=strict, assign=assign)
+    if source is not None:
+        warn(source.warnings, stacklevel=3)
     return keys
 
 
 class _Source:
     """The tensors of a model that is open."""
 
-    def __init__(self, models: Models, transfer: dict[str, Any]) -> None:
+    def __init__(self, models: Models, transfer: dict[str, Any], watch: Watch, parts: PartsReport) -> None:
         self._models = models
         self._transfer = transfer
+        self._watch = watch
+        self._parts = parts
+        self._sizes: dict[str, int] = {}
         self._file_of = {name: i for i, names in enumerate(models.names_of_each()) for name in names}
         self._kept = aliases(models.metadata() or {}, self._file_of.keys())
         #: Those of tensors that are in the files under another name included.
@@ -111,25 +140,35 @@ class _Source:
         """The name under which a tensor is in a file."""
         return self._kept.get(name, name)
 
+    def describe(self, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """Tensors without memory. They are what is going to be loaded."""
+        described = self.load(names, torch.device("meta"))
+        self._sizes = {self.stored_name(name): tensor.nbytes for name, tensor in described.items()}
+        self._parts.total = sum(self._sizes.values())
+        return described
+
     def load(self, names: Collection[str], device: torch.device) -> dict[str, torch.Tensor]:
         of_each = self._of_each(map(self.stored_name, names))
         with python_errors():
             job = ops.start_load_models(self._models.native, device, names=of_each, **self._transfer)
-        loaded = finish_load(job)
+        loaded = finish_load(job, self._watch)
         self.warnings += job.warnings()
         return {name: loaded[self.stored_name(name)] for name in names}
 
     def read_into(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Fills tensors, by their names in the files, whose dtypes and shapes they have."""
+        of_each = self._of_each(tensors)
         with python_errors():
-            job = ops.start_load_models_(tensors, self._models.native, names=self._of_each(tensors), **self._transfer)
-        finish(job)
+            job = ops.start_load_models_(tensors, self._models.native, names=of_each, **self._transfer)
+        finish(job, self._watch)
         self.warnings += job.warnings()
 
     def _of_each(self, names: Iterable[str]) -> list[list[str]]:
         result: list[list[str]] = [[] for _ in self._models.native]
-        for name in dict.fromkeys(names):
+        wanted = dict.fromkeys(names)
+        for name in wanted:
             result[self._file_of[name]].append(name)
+        self._parts.begin(sum(self._sizes.get(name, 0) for name in wanted))
         return result
 
 
@@ -144,7 +183,7 @@ def _load_plain(
     assign: bool,
 ) -> _IncompatibleKeys:
     names = dict.fromkeys(source.names)
-    described = source.load([slot.key for slot in slots if slot.key in names], torch.device("meta"))
+    described = source.describe([slot.key for slot in slots if slot.key in names])
     wanted = [group for group in groups if any(slot.key in described for slot in group)]
     found = {slot.key for group in wanted for slot in group}
     others = [slot for slot in slots if slot.key not in found]

@@ -18,6 +18,7 @@ from veturboio._errors import python_errors
 from veturboio._files import exists, is_local
 from veturboio._io_helper import IOHelper
 from veturboio._jobs import warn
+from veturboio._progress import PartsReport, Progress, reporting
 from veturboio._save import checked_metadata, tensors_to_write, with_aliases, write_file
 from veturboio._shards import FILE_SUFFIX, INDEX_SUFFIX, NUMBER_PATTERN, in_directory, is_file_name
 
@@ -47,6 +48,7 @@ def save_sharded(
     use_cipher: bool | None = None,
     helper: IOHelper | None = None,
     enable_fast_mode: bool = True,
+    progress: Progress = False,
     key: Bytes | None = None,
     iv: Bytes | None = None,
 ) -> None:
@@ -70,9 +72,9 @@ def save_sharded(
         max_shard_size: The most bytes of tensors in a file: an int, or text as "5GB", "500MB" (powers of ten), "5GiB" (of two).
         name: What the files' names begin with.
         metadata: Texts to store along, in each file, besides {"format": "pt"}, without which transformers refuses a file.
-        force_contiguous, force_save_shared_tensor, force_clone_shared_tensor, helper, enable_fast_mode: As for save_file(). A
-            tensor that another one stands for is noted in the metadata of that one's file and not listed in the index, which
-            names what the files hold.
+        force_contiguous, force_save_shared_tensor, force_clone_shared_tensor, helper, enable_fast_mode, progress: As for
+            save_file(). A tensor that another one stands for is noted in the metadata of that one's file and not listed in the
+            index, which names what the files hold.
         use_cipher, key, iv: As for save_file(). The index stays plain: it tells the tensors' names. A key and IV of yours
             encrypt every file, of which a warning tells; with VETURBOIO_CIPHER_HEADER=1 each has a key of its own.
 
@@ -96,21 +98,26 @@ def save_sharded(
     place = _Place(directory)
     # Where an old index cannot be removed it would go on to stand for the old model.
     has_index = len(shards) > 1 or (not place.is_local and exists(place.path(index)))
+    total = sum(sizes.values())
     try:
-        for file, names in shards.items():
-            write_file(
-                {tensor_name: tensors[tensor_name] for tensor_name in names},
-                place.new_path(file),
-                force_clone_shared_tensor=True,  # what becomes of shared ones is decided above
-                metadata=texts_of[file],
-                use_cipher=use_cipher,
-                helper=helper,
-                enable_fast_mode=enable_fast_mode,
-                key=key,
-                iv=iv,
-            )
+        with reporting(local_path(directory), progress) as report:
+            parts = PartsReport(report, total)
+            for file, names in shards.items():
+                parts.begin(sum(sizes[tensor_name] for tensor_name in names))
+                write_file(
+                    {tensor_name: tensors[tensor_name] for tensor_name in names},
+                    place.new_path(file),
+                    force_clone_shared_tensor=True,  # what becomes of shared ones is decided above
+                    metadata=texts_of[file],
+                    use_cipher=use_cipher,
+                    helper=helper,
+                    enable_fast_mode=enable_fast_mode,
+                    progress=parts,
+                    key=key,
+                    iv=iv,
+                )
         if has_index:
-            warn(_write_text(place.new_path(index), _index_text(file_of, sum(sizes.values()))), stacklevel=3)
+            warn(_write_text(place.new_path(index), _index_text(file_of, total)), stacklevel=3)
         place.put_new_files()
     finally:
         place.remove_new_files()

@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sfcs_cluster import Folder
 from test_save_memory import _BYTES_OF
 
 import veturboio
+from fakes.slow_mount import NoMountError, SlowFs
 from veturboio import _load_into
 
 nn = torch.nn
@@ -368,6 +370,68 @@ def test_errors_of_the_file_are_those_of_a_load(tmp_path):
     (tmp_path / "damaged").write_bytes(b"\x08\0\0\0\0\0\0\0{}      more")
     with pytest.raises(veturboio.FileFormatError):
         veturboio.load_into(Block(), tmp_path / "damaged")
+
+
+@pytest.mark.parametrize("limit", [100, 1 << 20])
+@pytest.mark.parametrize("name", ["tied", "half", "renaming"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_progress_is_that_of_all_that_is_loaded(tmp_path, monkeypatch, name, device, limit):
+    monkeypatch.setattr(_load_into, "_BATCH_BYTES", limit)
+    source = make_other(MODELS[name]).float()
+    path = save(source, tmp_path / "model", extra=torch.ones(100))
+    with torch.device(device):
+        model = MODELS[name]()
+    reports: list[tuple[int, int]] = []
+    veturboio.load_into(model, path, strict=False, progress=lambda done, total: reports.append((done, total)))
+    extra = 400 if name in WITH_A_SAY else 0  # PyTorch is given all there is
+    size = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in source.state_dict(keep_vars=True).values()}.values())
+    done, total = zip(*reports, strict=True)
+    assert set(total) == {size + extra}
+    assert list(done) == sorted(done)
+    assert done[-1] == size + extra
+
+
+def test_progress_of_a_file_of_torch_save_and_as_a_bar(tmp_path, capsys):
+    torch.save(Tied().state_dict(), tmp_path / "model.pt")
+    reports: list[tuple[int, int]] = []
+    veturboio.load_into(Tied(), tmp_path / "model.pt", progress=lambda done, total: reports.append((done, total)))
+    assert all(done <= total for done, total in reports)
+    veturboio.load_into(Tied(), save(Tied(), tmp_path / "model"), progress=True)
+    assert str(tmp_path / "model") in capsys.readouterr().err
+
+
+def test_a_slow_load_is_given_up_in_time(tmp_path):
+    save(nn.Linear(1000, 1000), tmp_path / "model")
+    with ExitStack() as mounts:
+        try:
+            far = mounts.enter_context(SlowFs(tmp_path, delay_ms=5, mb_per_s=1))
+        except NoMountError as error:
+            pytest.skip(str(error))
+        with pytest.raises(TimeoutError, match=r"model: not done after 1 s, given up at \d+ of \d+ bytes"):
+            veturboio.load_into(nn.Linear(1000, 1000), far / "model", num_thread=1, use_direct_io=False, timeout=1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_hosts_memory_has_its_limit(tmp_path, device):
+    path = save(make_other(Tied), tmp_path / "model")
+    with torch.device(device):
+        model = Tied()
+    if device == "meta":
+        with pytest.raises(MemoryError, match="max_host_bytes"):
+            veturboio.load_into(model, path, max_host_bytes=100)
+        assert all(tensor.is_meta for tensor in model.state_dict().values())
+    else:  # what is read into the module's own memory takes none
+        veturboio.load_into(model, path, max_host_bytes=100)
+
+
+@pytest.mark.parametrize("options", [{"max_host_bytes": -1}, {"num_thread": 0}, {"timeout": -1.0}])
+def test_options_that_cannot_be_are_refused_as_by_load(tmp_path, options):
+    path = save(Tied(), tmp_path / "model")
+    with pytest.raises(ValueError) as expected:  # noqa: PT011 (its text is what is compared)
+        veturboio.load(path, **options)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        veturboio.load_into(Tied(), path, **options)
+    assert str(caught.value) == str(expected.value)
 
 
 @pytest.mark.parametrize("way", ["in place", "on meta", "on meta, assigned", "converted", "converted, on meta"])

@@ -277,6 +277,18 @@ def test_a_directory_that_cannot_be_is_told_of(tmp_path):
         veturboio.save_sharded(of_bytes(a=1), tmp_path / "file")
 
 
+def test_progress_is_that_of_all_files(tmp_path, capsys):
+    reports: list[tuple[int, int]] = []
+    tensors = of_bytes(a=6000, b=6000, c=3000)
+    veturboio.save_sharded(tensors, tmp_path, 10_000, progress=lambda done, total: reports.append((done, total)))
+    done, total = zip(*reports, strict=True)
+    assert set(total) == {15_000}
+    assert list(done) == sorted(done)
+    assert done[-1] == 15_000
+    veturboio.save_sharded(tensors, tmp_path, 10_000, progress=True)
+    assert str(tmp_path) in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore:.*the key and IV that encrypt this file")
 def test_every_file_is_encrypted_and_the_index_is_not(tmp_path):
     secret = {"key": bytes(16), "iv": bytes(16)}

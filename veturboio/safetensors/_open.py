@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from veturboio._arguments import MapLocation
 from veturboio._reader import ModelReader
 from veturboio._reader import open as open_model
@@ -166,6 +168,7 @@ class safe_open:  # noqa: N801  the name that users know
         if self._as_numpy:
             raise SafetensorError('prefetch is only compatible with framework="pt"')
         target = self._device if device is None else checked_device(device)
+        target = torch.empty(0, device=target).device  # with its index: the thread that reads has a current device of its own
         with reading(self._filename):
             return PrefetchLoader(self._reader.to(target, num_thread=threads), whole_plan, self._filename)
 

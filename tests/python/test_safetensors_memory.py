@@ -141,6 +141,18 @@ def test_names_that_were_dropped_on_saving_are_not_restored(tmp_path):
     assert safe_open(tmp_path / "model", "pt").keys() == ["a"]
 
 
+def test_a_directory_and_an_index_open_as_one_model(tmp_path):
+    veturboio.save_sharded(TENSORS, tmp_path / "model", max_shard_size=50_000)
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) == 2
+    for name in (tmp_path / "model", tmp_path / "model" / "model.safetensors.index.json"):
+        assert_same(load_file(name), TENSORS)
+        with safe_open(name, "pt") as file:
+            assert_same({"w": file.get_tensor("w"), "b": file.get_slice("b")[:]}, TENSORS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"^The directory has no .*: .*/empty$"):
+        load_file(tmp_path / "empty")
+
+
 def test_a_uri_is_a_filename(model):
     assert_same(load_file(f"file://{model}"), TENSORS)
     assert safe_open(f"file://{model}", "pt").keys() == ["b", "w"]

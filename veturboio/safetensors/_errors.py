@@ -40,7 +40,8 @@ class reading:  # noqa: N801  a class, for its speed: see python_errors
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"No such file or directory: {os.fsdecode(error.filename or self._file)}") from error
+            # "No such file or directory: NAME", or what else is not there. It has no errno, which would be a part of the text.
+            raise FileNotFoundError(f"{error.strerror}: {os.fsdecode(error.filename or self._file)}") from error
         if isinstance(error, FileFormatError):
             raise SafetensorError(f"Error while {self._what}: {error}") from error
 

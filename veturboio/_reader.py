@@ -18,6 +18,8 @@ from veturboio._library import ops
 from veturboio._memory import Memory
 from veturboio._models import Models, checked_names, open_safetensors
 
+_SMALL_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -104,9 +106,13 @@ class ModelReader:
 
     def tensor(self, name: str, *, mmap: bool = False) -> torch.Tensor:
         """Loads one tensor. Arguments and errors as of tensors()."""
-        if mmap and self._device.type == "cpu" and name in self and self.is_mappable:
+        if self._device.type == "cpu" and name in self and self.is_mappable:
+            native = self._file_of[name]
             with python_errors():
-                return self._file_of[name].map_tensor(name)  # type: ignore[no-any-return]
+                if mmap:
+                    return native.map_tensor(name)  # type: ignore[no-any-return]
+                if self._entries[name][2] <= _SMALL_BYTES:  # near as it is, it is there before a job would have begun
+                    return native.read_tensor(name)  # type: ignore[no-any-return]
         return self.tensors([name], mmap=mmap)[name]
 
     def tensors(self, names: Iterable[str] | None = None, *, mmap: bool = False) -> dict[str, torch.Tensor]:

@@ -61,6 +61,7 @@ TORCH_LIBRARY(veturbo, library) {
       .def("window_bytes", method(&ModelReader::window_bytes))
       .def("is_mappable", method(&ModelReader::is_mappable))
       .def("bytes_read", method(&ModelReader::bytes_read))
+      .def("read_tensor", method(&ModelReader::read_tensor))
       .def("meta_tensor", method(&ModelReader::meta_tensor))
       .def("map_tensor", [](const c10::intrusive_ptr<ModelReader>& self, const std::string& name) {
         return with_errors([&] { return self->map_tensor(name); });

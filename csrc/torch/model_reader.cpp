@@ -104,6 +104,19 @@ const format::TensorEntry& ModelReader::at(std::string_view name) const {
   return *entry;
 }
 
+at::Tensor ModelReader::read_tensor(const std::string& name) const {
+  try {
+    const format::TensorEntry& entry = at(name);
+    const TensorSpec spec = spec_of(entry);
+    const at::Tensor tensor = at::empty(spec.sizes, at::TensorOptions(spec.type));
+    source_.file->read_at(header_.data_offset + entry.begin,
+                          {static_cast<std::byte*>(tensor.mutable_data_ptr()), entry.num_bytes()});
+    return tensor;
+  } catch (Error& error) {
+    throw error.in_file(uri());
+  }
+}
+
 at::Tensor ModelReader::meta_tensor(const std::string& name) const {
   try {
     const TensorSpec spec = spec_of(at(name));

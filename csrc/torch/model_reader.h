@@ -55,6 +55,8 @@ class ModelReader : public torch::CustomClassHolder {
   // How many bytes were asked of the storage so far.
   int64_t bytes_read() const { return static_cast<int64_t>(source_.file->bytes_read()); }
 
+  // The tensor, on the CPU, read by the calling thread: the quickest way to a small one.
+  at::Tensor read_tensor(const std::string& name) const;
   // A tensor of the same dtype and shape on the meta device.
   at::Tensor meta_tensor(const std::string& name) const;
   // The tensor over a private mapping of the file, of which the reader has one: whoever asks again sees what has been written to

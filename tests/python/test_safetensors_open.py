@@ -266,9 +266,16 @@ def test_same_error(call):
 
 def test_an_unknown_framework_is_told_which_there_are():
     with pytest.raises(
-        OURS.SafetensorError, match=r'^framework tf is invalid: veturboio has "pt" \(PyTorch\) and "np" \(NumPy\)$'
+        OURS.SafetensorError, match=r'^framework caffe is invalid: veturboio has "pt" \(PyTorch\) and "np" \(NumPy\)$'
     ):
-        opened(OURS, framework="tf")
+        opened(OURS, framework="caffe")
+
+
+@pytest.mark.parametrize("framework", ["tf", "tensorflow", "jax", "flax", "mlx"])  # "paddle" wants its library at once
+def test_other_frameworks_are_left_to_safetensors(framework):
+    file = opened(OURS, framework=framework)
+    assert type(file) is safetensors.safe_open
+    assert file.keys() == opened(safetensors).keys()
 
 
 def test_any_device_of_pytorch_will_do():

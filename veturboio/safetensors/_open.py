@@ -24,6 +24,13 @@ from veturboio.safetensors._dtypes import TORCH_DTYPES
 from veturboio.safetensors._errors import SafetensorError, reading
 from veturboio.safetensors._prefetch import PrefetchLoader, checked_plan
 
+_their_safe_open: Any
+try:
+    from safetensors import safe_open as _their_safe_open
+except ImportError:
+    _their_safe_open = None
+_THEIR_FRAMEWORKS = ("tf", "tensorflow", "jax", "flax", "mlx", "paddle")
+
 
 @dataclass(frozen=True)
 class TensorMeta:
@@ -74,6 +81,8 @@ class safe_open:  # noqa: N801  the name that users know
             to a tensor does not reach the file. "pread" reads each into memory of its own. What cannot be mapped, or is so far
             away that each touch would wait for it, is read in any case.
 
+    For other frameworks ("tf", "jax", "mlx", "paddle") what is made is an object of safetensors' own, where that is installed.
+
     Unlike safetensors it opens encrypted files, whose keys the environment gives as for veturboio.load(), and remote ones; a
     slice takes any index that PyTorch knows, whatever the backend; and the device must be there when the file is opened, not
     only when the first tensor is read. One object may be used by many threads at once.
@@ -84,6 +93,11 @@ class safe_open:  # noqa: N801  the name that users know
         SafetensorError: It is damaged, or not a safetensors file; the device, framework or backend is not one.
         CipherKeyError: Nobody has its key.
     """
+
+    def __new__(cls, filename: Filename, framework: str, device: MapLocation | None = "cpu", **options: str) -> Any:
+        if framework in _THEIR_FRAMEWORKS and _their_safe_open is not None:
+            return _their_safe_open(filename, framework, device, **options)
+        return super().__new__(cls)
 
     def __init__(self, filename: Filename, framework: str, device: MapLocation | None = "cpu", *, backend: str = "mmap") -> None:
         self._filename = checked_filename(filename)

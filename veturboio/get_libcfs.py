@@ -308,8 +308,10 @@ def _create_executable(path: str, flags: int) -> int:
 
 def _progress_bar() -> AbstractContextManager[Callable[[int, int], None]]:
     try:
+        import tqdm  # noqa: F401  what the bar is drawn with, which looks for it only then
+
         from veturboio._progress import progress_bar
-    except ImportError:  # there is no tqdm
+    except ImportError:
 
         def report_nothing(done: int, total: int) -> None:
             pass

@@ -646,11 +646,9 @@ def tree(tmp_path) -> Path:
     """A source tree in which nothing is built."""
     path = tmp_path / "tree"
     (path / "csrc").mkdir(parents=True)
-    (path / "veturboio").mkdir()
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "csrc/sources.txt", "veturboio/py.typed"):
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "csrc/sources.txt"):
         shutil.copy(ROOT / name, path / name)
-    for module in (ROOT / "veturboio").glob("*.py"):
-        shutil.copy(module, path / "veturboio")
+    shutil.copytree(ROOT / "veturboio", path / "veturboio", ignore=shutil.ignore_patterns("lib", "__pycache__"))
     return path
 
 

@@ -93,6 +93,7 @@ def test_a_task_that_is_cancelled_cancels_it(far_model):
 def test_who_drops_it_does_not_wait_for_a_storage_that_does_not_answer(far_model):
     job = veturboio.load_async(far_model / "model", num_thread=1)
     with far_model.hanging():
+        time.sleep(0.5)  # until its worker waits for an answer
         began = time.monotonic()
         del job
         assert time.monotonic() - began < 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,8 +41,11 @@ class reading:  # noqa: N801  a class, for its speed: see python_errors
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, FileNotFoundError):
-            # "No such file or directory: NAME", or what else is not there. It has no errno, which would be a part of the text.
-            raise FileNotFoundError(f"{error.strerror}: {os.fsdecode(error.filename or self._file)}") from error
+            # "No such file or directory: NAME", whoever says so, or what else is not there; without an errno, which would be a
+            # part of the text.
+            usual = os.strerror(errno.ENOENT)
+            what = usual if usual in str(error.strerror) else error.strerror
+            raise FileNotFoundError(f"{what}: {os.fsdecode(error.filename or self._file)}") from error
         if isinstance(error, FileFormatError):
             raise SafetensorError(f"Error while {self._what}: {error}") from error
 

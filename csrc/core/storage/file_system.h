@@ -19,6 +19,11 @@ struct FileSystem {
 
 FileSystem file_system_of(int fd);
 
+// Of this machine alone.
+inline bool is_local(const FileSystem& file_system) {
+  return file_system.kind == FileSystem::Kind::kMemory || file_system.kind == FileSystem::Kind::kLocalDisk;
+}
+
 inline bool is_memory_file_system(int fd) {
   return file_system_of(fd).kind == FileSystem::Kind::kMemory;
 }

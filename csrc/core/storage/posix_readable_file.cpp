@@ -58,10 +58,6 @@ constexpr uint64_t kReadAheadBytes = uint64_t{256} << 10;
 // From this share on a file is taken for one that is all there. What is missing is then noticed by the reads that wait for it.
 constexpr double kMinCachedShare = 0.9;
 
-bool is_local(const FileSystem& file_system) {
-  return file_system.kind == FileSystem::Kind::kMemory || file_system.kind == FileSystem::Kind::kLocalDisk;
-}
-
 bool direct_io_pays(const FileSystem& file_system, int fd, uint64_t size) {
   return size >= kMinColdBytes && file_system.kind == FileSystem::Kind::kLocalDisk && cached_share(fd, size) < kMaxCachedShare;
 }

@@ -1,6 +1,7 @@
 #include "storage/posix_writable_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,15 +51,29 @@ std::string follow_links(std::string path) {
   throw Error::from_errno(ELOOP, "");
 }
 
-std::string sibling_name(const std::string& target) {
+constexpr std::string_view kSiblingEnd = ".veturboio-tmp";
+constexpr std::string_view kDigits = "0123456789abcdef";
+constexpr size_t kTokenDigits = 16;
+
+// What the names of all files that are written beside a target begin with. Before their end comes a token of so many digits.
+std::string sibling_begin(const std::string& target) {
   constexpr size_t kMaxStem = 200;  // leaves room for the rest within the 255 bytes of a name
-  constexpr char kDigits[] = "0123456789abcdef";
+  return concat(".", std::filesystem::path(target).filename().string().substr(0, kMaxStem), ".");
+}
+
+std::string sibling_name(const std::string& target) {
   std::random_device random;
   std::string token;
-  for (int i = 0; i < 16; ++i) {
-    token += kDigits[random() % 16];
+  for (size_t i = 0; i < kTokenDigits; ++i) {
+    token += kDigits[random() % kDigits.size()];
   }
-  return concat(".", std::filesystem::path(target).filename().string().substr(0, kMaxStem), ".", token, ".veturboio-tmp");
+  return concat(sibling_begin(target), token, kSiblingEnd);
+}
+
+bool is_sibling_name(std::string_view name, std::string_view begin) {
+  return name.size() == begin.size() + kTokenDigits + kSiblingEnd.size() && name.starts_with(begin) &&
+         name.ends_with(kSiblingEnd) &&
+         name.substr(begin.size(), kTokenDigits).find_first_not_of(kDigits) == std::string_view::npos;
 }
 
 }  // namespace
@@ -92,6 +107,7 @@ PosixWritableFile::PosixWritableFile(std::string uri, const std::string& path, u
       throw Error::from_errno(errno, "");
     }
     create_sibling();
+    remove_all_abandoned();  // before space is asked for, of which they may have taken much
     set_size(size);
     open_direct(size);
   } catch (Error& error) {
@@ -133,6 +149,10 @@ void PosixWritableFile::create_sibling() {
     fd_ = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, target_exists_ ? 0600 : mode_);
     if (fd_) {
       sibling_ = path;
+      if (!lock_sibling()) {
+        calls_.unlink(std::exchange(sibling_, {}).c_str());
+        fd_.reset();
+      }
     } else if (errno != EEXIST) {
       const int code = errno;
       throw code == ENOENT ? Error(ErrorKind::kIo, concat("there is no directory ", directory_), ENOENT)
@@ -144,6 +164,47 @@ void PosixWritableFile::create_sibling() {
   }
   if (target_exists_ && uninterrupted([&] { return calls_.fchmod(fd_.get(), mode_); }) != 0) {
     warn("this file system does not set modes: the file's permissions are not those of the one it replaces");
+  }
+}
+
+// False: somebody took the file for abandoned before it was locked.
+bool PosixWritableFile::lock_sibling() {
+  if (!is_local(file_system_of(fd_.get()))) {
+    return true;
+  }
+  if (uninterrupted([&] { return calls_.flock(fd_.get(), LOCK_EX | LOCK_NB); }) != 0) {
+    return errno != EWOULDBLOCK;  // no locks here: nobody finds that nobody has one
+  }
+  lock_ = UniqueFd(::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!lock_) {
+    throw Error::from_errno(errno, concat("cannot create a file in ", directory_));
+  }
+  struct stat info = {};
+  return ::fstat(fd_.get(), &info) == 0 && info.st_nlink > 0;
+}
+
+// Whoever locks the file is the only one to act on it: its writer, who then sees whether it still has its name, or another, who
+// then removes it.
+void PosixWritableFile::remove_abandoned(const std::string& path) const {
+  const UniqueFd fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+  struct stat info = {};
+  if (fd && ::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode) &&
+      uninterrupted([&] { return calls_.flock(fd.get(), LOCK_EX | LOCK_NB); }) == 0) {
+    calls_.unlink(path.c_str());
+  }
+}
+
+void PosixWritableFile::remove_all_abandoned() const {
+  if (!lock_) {
+    return;
+  }
+  const std::string begin = sibling_begin(target_);
+  std::error_code error;  // of a directory that cannot be listed, nothing is removed
+  for (std::filesystem::directory_iterator entry(directory_, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string path = entry->path().string();
+    if (path != sibling_ && is_sibling_name(entry->path().filename().string(), begin)) {
+      remove_abandoned(path);
+    }
   }
 }
 
@@ -265,7 +326,12 @@ void PosixWritableFile::copy_to_target() {
     sync(to.get(), "the file");
     close(to);
   } catch (const Error& error) {
-    const std::string kept = std::exchange(sibling_, {});
+    // Under a name that no later save takes for that of an abandoned file.
+    const std::string temporary = std::exchange(sibling_, {});
+    std::string kept = concat(temporary.substr(0, temporary.size() - kSiblingEnd.size()), ".veturboio-kept");
+    if (calls_.rename(temporary.c_str(), kept.c_str()) != 0) {
+      kept = temporary;
+    }
     Error whole(error.kind(), concat(error.cause(), "; the whole file was kept as ", kept), error.code());
     throw error.offset() ? whole.at_offset(*error.offset()) : whole;
   }

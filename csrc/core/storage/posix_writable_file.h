@@ -17,6 +17,9 @@ namespace veturbo::storage {
 // A large file on a local disk is written past the page cache, in which it would only push out what is read again: what remains
 // for the end is to have the disk empty its own cache.
 //
+// The file beside the target is locked while its writer lives. On file systems of this machine, of which locks are known to be
+// seen by all who look, a save first removes those beside its target that nobody locks: of processes that were killed.
+//
 // File systems that cannot do all of that still get a correct file: one that refuses to set sizes is written in order by one
 // thread, one that refuses to rename gets the finished file copied to the name. warnings() then name the guarantee that is lost.
 class PosixWritableFile final : public WritableFile {
@@ -33,6 +36,9 @@ class PosixWritableFile final : public WritableFile {
 
  private:
   void create_sibling();
+  bool lock_sibling();
+  void remove_abandoned(const std::string& path) const;
+  void remove_all_abandoned() const;
   void set_size(uint64_t size);
   void open_direct(uint64_t size);
   void write_direct(uint64_t offset, std::span<const std::byte> bytes);
@@ -51,6 +57,7 @@ class PosixWritableFile final : public WritableFile {
   bool in_order_ = false;
   UniqueFd fd_;
   UniqueFd direct_fd_;
+  UniqueFd lock_;  // the same open file as fd_, which is closed before the file has its name
   std::atomic<bool> direct_ = false;
 };
 

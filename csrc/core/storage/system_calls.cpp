@@ -1,6 +1,7 @@
 #include "storage/system_calls.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@ const SystemCalls& system_calls() {
       .fallocate = ::fallocate,
       .ftruncate = ::ftruncate,
       .fchmod = ::fchmod,
+      .flock = ::flock,
       .fsync = ::fsync,
       .close = ::close,
       .rename = ::rename,

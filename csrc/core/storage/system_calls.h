@@ -17,6 +17,7 @@ struct SystemCalls {
   int (*fallocate)(int fd, int mode, off_t offset, off_t length);
   int (*ftruncate)(int fd, off_t length);
   int (*fchmod)(int fd, mode_t mode);
+  int (*flock)(int fd, int operation);
   int (*fsync)(int fd);
   int (*close)(int fd);
   int (*rename)(const char* from, const char* to);

@@ -2,6 +2,7 @@
 // new one, and nothing beside it.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -55,6 +56,7 @@ const SystemCalls kFaultyCalls = {
                     off_t length) { return fails("fallocate") ? -1 : ::fallocate(fd, mode, offset, length); },
     .ftruncate = [](int fd, off_t length) { return fails("ftruncate") ? -1 : ::ftruncate(fd, length); },
     .fchmod = [](int fd, mode_t mode) { return fails("fchmod") ? -1 : ::fchmod(fd, mode); },
+    .flock = [](int fd, int operation) { return fails("flock") ? -1 : ::flock(fd, operation); },
     .fsync = [](int fd) { return fails("fsync") ? -1 : ::fsync(fd); },
     .close =
         [](int fd) {
@@ -122,7 +124,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST_F(PosixFaults, InterruptedAndShortTransfersAreGoneOnWith) {
   most_bytes = 3;
-  for (const char* call : {"open", "pread", "pwrite", "fallocate", "fsync"}) {
+  for (const char* call : {"open", "pread", "pwrite", "fallocate", "flock", "fsync"}) {
     faults[call] = {.code = EINTR, .from = 1, .times = 2};
   }
   EXPECT_TRUE(save().empty());
@@ -209,6 +211,94 @@ TEST_F(PosixFaults, WhereTheCopyFailsTheWholeFileIsKept) {
   const std::string kept = directory_ / *names.begin();
   EXPECT_EQ(error.cause(), "write: No space left on device; the whole file was kept as " + kept);
   EXPECT_EQ(read_text(kept), kNew);
+}
+
+TEST_F(PosixFaults, AFileThatWasKeptIsNotTakenForAbandoned) {
+  write_text(target_, "old content");
+  faults["rename"] = {.code = EPERM, .times = 1};
+  faults["pwrite"] = {.code = ENOSPC, .from = 2};
+  const Error error = error_of([&] { save(); });
+  const std::string kept = error.cause().substr(error.cause().find(directory_.path()));
+  EXPECT_TRUE(kept.ends_with(".veturboio-kept")) << kept;
+  faults.clear();
+  save();
+  EXPECT_EQ(read_text(kept), kNew);
+}
+
+constexpr char kAbandoned[] = ".file.0123456789abcdef.veturboio-tmp";
+
+TEST_F(PosixFaults, WhatAKilledSaveLeftTheNextOneRemoves) {
+  write_text(directory_ / kAbandoned, "half a file");
+  write_text(directory_ / ".file.00000000ffffffff.veturboio-tmp", "");
+  PosixWritableFile file("uri", target_, kNew.size());
+  EXPECT_EQ(directory_.names().size(), 1U) << "it may have taken the space that is needed now";
+  file.write_at(0, std::as_bytes(std::span(kNew)));
+  file.commit();
+  EXPECT_EQ(directory_.names(), std::set<std::string>{"file"});
+}
+
+TEST_F(PosixFaults, WhatOnlyLooksLikeItStays) {
+  std::set<std::string> names = {".file.0123456789abcde.veturboio-tmp",   ".file.0123456789abcdef0.veturboio-tmp",
+                                 ".file.0123456789abcdeg.veturboio-tmp",  ".files.0123456789abcdef.veturboio-tmp",
+                                 "file.0123456789abcdef.veturboio-tmp",   ".file.0123456789abcdef.veturboio-kept",
+                                 ".file.0123456789abcdef.veturboio-tmp2", ".file..0123456789abcdef.veturboio-tmp"};
+  for (const std::string& name : names) {
+    write_text(directory_ / name, "somebody's");
+  }
+  std::filesystem::create_directory(directory_ / kAbandoned);
+  std::filesystem::create_symlink("elsewhere", directory_ / ".file.ffffffffffffffff.veturboio-tmp");
+  names.insert({"file", kAbandoned, ".file.ffffffffffffffff.veturboio-tmp"});
+  save();
+  EXPECT_EQ(directory_.names(), names);
+}
+
+TEST_F(PosixFaults, ASaveThatIsUnderWayIsNotTakenForAbandoned) {
+  PosixWritableFile first("uri", target_, kNew.size());
+  first.write_at(0, std::as_bytes(std::span(kNew)));
+  save();
+  EXPECT_EQ(directory_.names().size(), 2U);
+  first.commit();
+  EXPECT_EQ(directory_.names(), std::set<std::string>{"file"});
+  EXPECT_EQ(read_text(target_), kNew);
+}
+
+// Until it has its name: it is closed before.
+TEST_F(PosixFaults, ASaveIsNotTakenForAbandonedWhileItEnds) {
+  SystemCalls calls = system_calls();
+  static std::string target;
+  target = target_;
+  calls.rename = [](const char* from, const char* to) {
+    PosixWritableFile("uri", target, 1);
+    return ::rename(from, to);
+  };
+  PosixWritableFile file("uri", target_, kNew.size(), calls);
+  file.write_at(0, std::as_bytes(std::span(kNew)));
+  file.commit();
+  EXPECT_EQ(read_text(target_), kNew);
+}
+
+TEST_F(PosixFaults, WhatIsRemovedBeforeItWasLockedIsMadeAnew) {
+  SystemCalls calls = system_calls();
+  calls.flock = [](int fd, int operation) {
+    if (++counts["flock"] <= 2) {
+      std::filesystem::remove(std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd)));
+    }
+    return ::flock(fd, operation);
+  };
+  PosixWritableFile file("uri", target_, kNew.size(), calls);
+  file.write_at(0, std::as_bytes(std::span(kNew)));
+  file.commit();
+  EXPECT_EQ(counts["flock"], 3);
+  EXPECT_EQ(directory_.names(), std::set<std::string>{"file"});
+}
+
+TEST_F(PosixFaults, WhereNothingCanBeLockedNothingIsRemoved) {
+  write_text(directory_ / kAbandoned, "half a file");
+  for (const int code : {ENOLCK, EOPNOTSUPP, ENOSYS}) {
+    faults["flock"] = {.code = code};
+    EXPECT_TRUE(save().empty());
+    EXPECT_EQ(directory_.names(), (std::set<std::string>{"file", kAbandoned}));
+  }
 }
 
 TEST_F(PosixFaults, AFileSystemThatDoesNotSyncIsWarnedOf) {

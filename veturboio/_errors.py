@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,13 +89,39 @@ def _from_last_error(error: Exception) -> BaseException:
 
 @contextmanager
 def torch_file_errors(file: str) -> Iterator[None]:
-    """Raises FileFormatError for what torch.load raises inside when `file` is damaged, and leaves its other exceptions alone."""
+    """Raises FileFormatError for what torch.load raises inside when `file` is damaged; what it raises when the system fails it
+    becomes an OSError or MemoryError that names the file. Its other exceptions are left alone."""
     try:
         yield
     except Exception as error:
         if _means_damage(error):
             raise FileFormatError(f"{file}: damaged torch file: {error or type(error).__name__}", file) from error
+        if isinstance(error, OSError):
+            _name_file(error, file)
+        if isinstance(error, RuntimeError) and (refused := _SYSTEM_ERROR.search(str(error))) is not None:
+            call, reason = refused["call"] or "read", refused["reason"] or refused["read_reason"]
+            code = next((code for code in errno.errorcode if os.strerror(code) == reason), errno.EIO)
+            if code == errno.ENOMEM:
+                raise MemoryError(f"{file}: {call}: {reason}") from error
+            raise OSError(code, f"{call}: {reason}", file) from error
         raise
+
+
+@contextmanager
+def file_errors(file: str) -> Iterator[None]:
+    """Has an OSError from inside name the file. Those of Python's file objects do where opening it fails, but not where reading
+    does."""
+    try:
+        yield
+    except OSError as error:
+        _name_file(error, file)
+        raise
+
+
+def _name_file(error: OSError, file: str) -> None:
+    # torch.load may have been given a descriptor's path.
+    if error.filename is None or str(error.filename).startswith("/proc/self/fd/"):
+        error.filename = file
 
 
 def _means_damage(error: Exception) -> bool:
@@ -108,3 +135,9 @@ def _means_damage(error: Exception) -> bool:
 
 
 _DAMAGE_TEXTS = ("PytorchStreamReader", "unexpected EOF", "corrupt file?", "pickle data was truncated")
+
+# As PyTorch tells of a call to the system: "unable to mmap 10 bytes from file </file>: Cannot allocate memory (12)", and
+# "read(): fd 3 failed with Input/output error".
+_SYSTEM_ERROR = re.compile(
+    r"unable to (?P<call>open|stat|mmap)\b.*: (?P<reason>[^:]+) \(\d+\)|read\(\): fd \d+ failed with (?P<read_reason>[\w /]+)"
+)

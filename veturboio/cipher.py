@@ -19,7 +19,7 @@ import torch
 from veturboio._arguments import operator_path
 from veturboio._cipher import find_cipher, make_cipher, read_header, time_of
 from veturboio._commands import complain, run_command, say
-from veturboio._errors import CipherKeyError, FileFormatError, TorchFileError, python_errors
+from veturboio._errors import CipherKeyError, FileFormatError, TorchFileError, file_errors, python_errors
 from veturboio._files import exists
 from veturboio._library import ops
 from veturboio._progress import progress_bar
@@ -200,7 +200,7 @@ def _read_secret(option: str, file: str | None, lengths: tuple[int, ...]) -> byt
     """The bytes in a file, raw or as base64: its size tells which, since base64 of a wanted length never has a wanted length."""
     if file is None:
         return None
-    with Path(file).open("rb") as source:  # read, not asked for its size: it may be a pipe
+    with file_errors(file), Path(file).open("rb") as source:  # read, not asked for its size: it may be a pipe
         content = source.read(_MOST_SECRET_FILE_BYTES + 1)
     wanted = f"{' or '.join(map(str, lengths))} are needed, raw or as base64 text"
     if len(content) in lengths:

@@ -1,0 +1,59 @@
+"""What campaigns of faults have found."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from fresh_process import environment, run_python
+
+from fakes.faults import preloading
+
+TESTS = Path(__file__).parents[1]
+
+
+def run_with_fault(code: str, *arguments: object) -> list[str]:
+    """What a program prints that has `Fault`, `Effect`, `faults`, `errno`, `Path` and `paths`, its arguments."""
+    beginning = "import errno, sys\nfrom pathlib import Path\nimport torch, veturboio\n"
+    beginning += "from fakes.faults import Effect, Fault, faults\npaths = [Path(path) for path in sys.argv[1:]]\n"
+    with_fakes = environment()
+    with_fakes["PYTHONPATH"] += f"{os.pathsep}{TESTS}"
+    return run_python(beginning + code, *arguments, env=preloading(with_fakes)).stdout.splitlines()
+
+
+LOAD = """
+try:
+    with faults(Fault({call!r}, Effect.FAIL, {code}, first={first}), paths[0]):
+        veturboio.load(paths[0])
+except Exception as error:
+    print(type(error).__name__, getattr(error, "errno", None), getattr(error, "filename", None), str(error), sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("zip_format", "call", "first"),
+    # Of a file from before PyTorch 1.6 only the beginning is read by the engine.
+    [
+        *((True, call, first) for call in ("read", "pread") for first in (1, 3)),
+        (False, "read", 1),
+        (False, "read", 3),
+        (False, "pread", 1),
+    ],
+)
+def test_reading_a_torch_file_that_fails_names_it(tmp_path, zip_format, call, first):
+    file = tmp_path / "model.pt"
+    torch.save({"a": torch.arange(1000), "b": torch.ones(5)}, file, _use_new_zipfile_serialization=zip_format)
+    [line] = run_with_fault(LOAD.format(call=call, code=errno.EIO, first=first), file)
+    kind, code, name, text = line.split("|")
+    assert (kind, code, name) == ("OSError", str(errno.EIO), str(file))
+    assert os.strerror(errno.EIO) in text
+
+
+def test_a_torch_file_for_which_there_is_no_memory(tmp_path):
+    file = tmp_path / "model.pt"
+    torch.save({"a": torch.arange(1000)}, file)
+    [line] = run_with_fault(LOAD.format(call="mmap", code=errno.ENOMEM, first=1), file)
+    assert line == f"MemoryError|None|None|{file}: mmap: {os.strerror(errno.ENOMEM)}"

@@ -131,6 +131,7 @@ class _Place:
         self.is_local = is_local(directory)
         self._directory = local_path(directory)
         self._new: dict[str, str] = {}  # the names of files, and those under which they are written
+        self._old: dict[str, str | None] = {}  # of files that are being replaced, and names that the old ones have as well
         self._renames = False
         if self.is_local:
             Path(self._directory).mkdir(parents=True, exist_ok=True)
@@ -147,19 +148,26 @@ class _Place:
         return self.path(self._new[file])
 
     def put_new_files(self) -> None:
-        """Gives the files their names, in the order in which they were written."""
+        """Gives the files their names, in the order in which they were written. Where one cannot have its name, or Ctrl-C
+        comes, the old files get theirs back."""
         if not self._renames:
             return
-        for file, temporary in self._new.items():
-            if file.endswith(INDEX_SUFFIX):
-                self._sync()  # it is not to be there before what it names, not after a power failure either
-            Path(self.path(temporary)).replace(self.path(file))
+        try:
+            for file, temporary in self._new.items():
+                if file.endswith(INDEX_SUFFIX):
+                    self._sync()  # it is not to be there before what it names, not after a power failure either
+                self._keep_old(file)
+                Path(self.path(temporary)).replace(self.path(file))
+        except BaseException:
+            self._put_old_files()
+            raise
         self._sync()
 
     def remove_new_files(self) -> None:
-        """Those that have not taken their names."""
-        for temporary in self._new.values():
-            Path(self.path(temporary)).unlink(missing_ok=True)
+        """Those that have not taken their names, and the old ones' other names."""
+        for temporary in (*self._new.values(), *self._old.values()):
+            if temporary is not None:
+                Path(self.path(temporary)).unlink(missing_ok=True)
 
     def remove_others(self, name: str, written: set[str]) -> None:
         """Removes what earlier saves with this name have left."""
@@ -172,6 +180,24 @@ class _Place:
         # The index first: it is not to name files that are gone.
         for path in sorted(others, key=lambda path: not path.name.endswith(INDEX_SUFFIX)):
             path.unlink(missing_ok=True)
+
+    def _keep_old(self, file: str) -> None:
+        # Known before it is there, so that it is removed whenever Ctrl-C comes.
+        other_name = self._old[file] = _temporary_name(file)
+        try:
+            os.link(self.path(file), self.path(other_name), follow_symlinks=False)
+        except FileNotFoundError:
+            self._old[file] = None
+        except OSError:  # this file system has no links
+            del self._old[file]
+
+    def _put_old_files(self) -> None:
+        for file, other_name in self._old.items():
+            with suppress(OSError):  # as many as can be
+                if other_name is not None:
+                    Path(self.path(other_name)).replace(self.path(file))
+                else:
+                    Path(self.path(file)).unlink(missing_ok=True)
 
     def _can_rename(self) -> bool:
         before, after = Path(self.path(_temporary_name("a"))), Path(self.path(_temporary_name("b")))

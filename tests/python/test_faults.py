@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 from fresh_process import environment, run_python
 
+import veturboio
 from fakes.faults import preloading
 
 TESTS = Path(__file__).parents[1]
@@ -57,3 +59,24 @@ def test_a_torch_file_for_which_there_is_no_memory(tmp_path):
     torch.save({"a": torch.arange(1000)}, file)
     [line] = run_with_fault(LOAD.format(call="mmap", code=errno.ENOMEM, first=1), file)
     assert line == f"MemoryError|None|None|{file}: mmap: {os.strerror(errno.ENOMEM)}"
+
+
+@pytest.mark.parametrize("files_before", [0, 2, 3])
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_files_that_cannot_all_have_their_names_leave_the_old_model(tmp_path, failing, files_before):
+    """Also where some have theirs already."""
+    if files_before:
+        veturboio.save_sharded({f"old.{i}": torch.ones(10) for i in range(files_before)}, tmp_path, 40)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    code = """
+    new = {f"new.{i}": torch.zeros(10) for i in range(3)}
+    # The files' own names: those that they have before are longer.
+    names = [*(f"/model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)), "/model.safetensors.index.json"]
+    try:
+        with faults(Fault("rename", Effect.FAIL, errno.EIO, times=1), str(paths[0]) + names[int(sys.argv[2]) - 1]):
+            veturboio.save_sharded(new, paths[0], 40)
+    except OSError as error:
+        print(error.errno)
+    """
+    assert run_with_fault(textwrap.dedent(code), tmp_path, failing) == [str(errno.EIO)]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -6,7 +6,7 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 CXX_FILES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/*.cpp' 'tests/*.h' 'bench/*.cpp' 'bench/*.h')
 SHELL_FILES = $(shell git ls-files '*.sh' '.ci/run')
 
-.PHONY: help setup test check test-cpp test-python test-san test-dist test-cuda-build demo bench bench-load bench-gpu clean
+.PHONY: help setup test check test-cpp test-python test-san test-faults test-dist test-cuda-build demo bench bench-load bench-gpu clean
 
 help:
 	@echo "make demo             run a real model, convert one, compare the loaders"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-cpp         the C++ unit tests only"
 	@echo "make test-python      the Python tests only"
 	@echo "make test-san         the C++ unit tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make test-faults      loads and saves that the system fails: 600 scenarios and 200 kills (FAULTS='--seed 7')"
 	@echo "make test-dist        sdist, wheel and pip install"
 	@echo "make test-cuda-build  a CUDA build against CUDA_TORCH (a 5 GB download), and the tests on it"
 	@echo "make bench            loads, saves and conversions, beside the peers and what the machine can do (25 minutes)"
@@ -43,6 +44,10 @@ test-python: setup
 test-san: setup
 	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=address,undefined
 	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=thread
+
+# FAULTS: options of the program, as in make test-faults FAULTS='--seed 7 --scenarios 1 --kills 0'
+test-faults: setup
+	$(PYTHON_IN_VENV) tests/python/fault_campaign.py $(FAULTS)
 
 test-dist: setup
 	VENV=$(VENV) tools/test_dist.sh

@@ -1,9 +1,11 @@
-"""What campaigns of faults have found."""
+"""A short campaign of faults (make test-faults runs a long one), and what earlier ones have found."""
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -15,6 +17,13 @@ import veturboio
 from fakes.faults import preloading
 
 TESTS = Path(__file__).parents[1]
+
+
+def test_a_short_campaign():
+    command = [sys.executable, Path(__file__).with_name("fault_campaign.py"), "--scenarios", "60", "--kills", "10"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("60 scenarios and 10 kills from seed 1 on, 0 violations\n")
 
 
 def run_with_fault(code: str, *arguments: object) -> list[str]:

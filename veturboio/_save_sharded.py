@@ -270,10 +270,11 @@ def _write_text(path: str, text: str) -> list[str]:
     """Replaces a file as a save does; returns its warnings."""
     with python_errors():
         writer = torch.classes.veturbo.FileWriter(operator_path(path), None)
-        try:
+    try:
+        with python_errors():
             writer.write(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))
             warnings: list[str] = writer.commit()
-        except BaseException:
-            writer.discard()
-            raise
+    except BaseException:
+        writer.discard()  # not before the error is known: an operator forgets the last one's
+        raise
     return warnings

@@ -89,3 +89,17 @@ def test_files_that_cannot_all_have_their_names_leave_the_old_model(tmp_path, fa
     """
     assert run_with_fault(textwrap.dedent(code), tmp_path, failing) == [str(errno.EIO)]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+def test_an_index_that_cannot_be_written_is_told_of(tmp_path, call):
+    code = """
+    try:
+        with faults(Fault(sys.argv[2], Effect.FAIL, errno.ENOSPC), str(paths[0]) + "/..model.safetensors.index.json"):
+            veturboio.save_sharded({f"new.{i}": torch.zeros(10) for i in range(3)}, paths[0], 40)
+    except OSError as error:
+        print(error.errno, error.filename)
+    """
+    [line] = run_with_fault(textwrap.dedent(code), tmp_path, call)
+    assert line.startswith(f"{errno.ENOSPC} {tmp_path}/.model.safetensors.index.json.")
+    assert list(tmp_path.iterdir()) == []

@@ -6,12 +6,16 @@ import contextlib
 import gc
 import os
 import time
+from multiprocessing import shared_memory
 from pathlib import Path
 
 from fault_operations import ViolationError
 
 # Threads that have been told to end are waited for so long.
 SETTLE_SECONDS = 5
+# What begins the names of this process's shared memory, among that of others.
+SHARED_PREFIX = f"/v{os.getpid():x}_"
+shared_memory._SHM_NAME_PREFIX = SHARED_PREFIX  # type: ignore[attr-defined]
 
 
 class Traces:
@@ -52,4 +56,4 @@ class Traces:
 
     @staticmethod
     def _list_shared() -> set[str]:
-        return {path.name for path in Path("/dev/shm").glob("psm_*")}
+        return {path.name for path in Path("/dev/shm").glob(f"{SHARED_PREFIX[1:]}*")}

@@ -61,7 +61,8 @@ def save_sharded(
     On a local disk all files are complete and safe before the first of them takes its name, and what earlier saves of this name
     left that is no part of the new model is removed last. So a save that fails leaves the old model as it was, and one that is
     killed leaves the old or the new; only where both have the same number of files, and it is killed in the moment in which
-    these take their names, are new files among old ones. What is left of a killed save, hidden files, can be deleted.
+    these take their names, are new files among old ones. The same may be
+    where a file cannot be renamed any more after others were. What is left of a killed save, hidden files, can be deleted.
     Where files cannot be renamed (in remote storage, on some mounts) each is written under its name, one after the other and
     the index last: a save that does not end may leave new files among old ones of the same names. In remote storage none are
     removed.

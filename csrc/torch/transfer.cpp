@@ -47,8 +47,8 @@ struct Group {
   std::vector<uint32_t> pieces;
 };
 
-std::vector<Group> group(std::span<const Piece> pieces, std::span<const at::Tensor> targets, size_t num_sources,
-                         std::vector<Route>& routes) {
+std::vector<Group> group_by_device(std::span<const Piece> pieces, std::span<const at::Tensor> targets, size_t num_sources,
+                                   std::vector<Route>& routes) {
   std::vector<Group> groups;
   std::vector<std::vector<size_t>> of_source(num_sources);  // indices of groups
   for (uint32_t i = 0; i < pieces.size(); ++i) {
@@ -101,7 +101,7 @@ void Transfer::start(std::vector<Source> sources, std::vector<at::Tensor> target
   int num_threads = 0;
   int most_threads = 1;
   uint64_t inline_bytes = UINT64_MAX;
-  for (const Group& group : group(pieces, targets_, sources_.size(), routes)) {
+  for (const Group& group : group_by_device(pieces, targets_, sources_.size(), routes)) {
     const Source& source = sources_[group.source];
     Route& route = routes[group.route];
     const storage::ReadTraits traits = source.file->traits();

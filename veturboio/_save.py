@@ -17,6 +17,7 @@ from veturboio._jobs import Watch, finish, warn
 from veturboio._library import ops
 from veturboio._progress import Progress, reporting
 from veturboio._shared_tensors import overlapping, split_into_views
+from veturboio._torch_outline import UnusualObjectError, start_save
 
 
 def save_file(
@@ -123,7 +124,7 @@ def save_pt(
     """Saves as torch.save does, with save_file()'s guarantees: the old or the new file is there at any moment, whole.
 
     Args:
-        state_dict: Whatever torch.save takes.
+        state_dict: Whatever torch.save takes. Its tensors must not be changed while they are saved.
         file, use_cipher, key, iv: As for save_file().
 
     Raises:
@@ -131,6 +132,16 @@ def save_pt(
         CipherKeyError: As save_file().
     """
     cipher = make_cipher(file, use_cipher, key, iv)
+    try:
+        job = start_save(state_dict, file, cipher)
+    except UnusualObjectError:
+        _stream_pt(state_dict, file, cipher)
+    else:
+        warn(finish(job, Watch(local_path(file))), stacklevel=3)
+
+
+def _stream_pt(state_dict: Any, file: FilePath, cipher: Any) -> None:
+    """Has PyTorch write all of the archive."""
     with python_errors():
         writer = torch.classes.veturbo.FileWriter(operator_path(file), cipher)
     file_object = WritableFileObject(writer)
@@ -143,7 +154,7 @@ def save_pt(
         raise
     with python_errors():
         warning_texts = writer.commit()
-    warn(warning_texts, stacklevel=3)
+    warn(warning_texts, stacklevel=4)
 
 
 def write_file(

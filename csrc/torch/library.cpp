@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "torch/checksum_job.h"
 #include "torch/cipher.h"
 #include "torch/errors.h"
 #include "torch/file_stream.h"
@@ -78,7 +79,12 @@ TORCH_LIBRARY(veturbo, library) {
       .def("wait", method(&SaveJob::wait))
       .def("cancel", method(&SaveJob::cancel))
       .def("progress", method(&SaveJob::progress))
+      .def("ready", method(&SaveJob::ready))
       .def("result", method(&SaveJob::result));
+  library.class_<ChecksumJob>("ChecksumJob")
+      .def("wait", method(&ChecksumJob::wait))
+      .def("cancel", method(&ChecksumJob::cancel))
+      .def("result", method(&ChecksumJob::result));
   library.class_<CipherJob>("CipherJob")
       .def("wait", method(&CipherJob::wait))
       .def("cancel", method(&CipherJob::cancel))
@@ -167,6 +173,16 @@ TORCH_LIBRARY(veturbo, library) {
       schema("start_read_(Tensor(a!)[] buffers, int[] offsets, str file, *, int num_threads=0, bool use_pinned_memory=True, "
              "bool? use_direct_io=None, __torch__.torch.classes.veturbo.IOHelper? helper=None, "
              "__torch__.torch.classes.veturbo.Cipher? cipher=None) -> __torch__.torch.classes.veturbo.LoadJob"));
+  // A file of such tensors, which fill it without holes. What those in `late`, numbers of buffers, hold is not looked at before
+  // the job is told that it is ready(): they may be filled meanwhile.
+  library.def(
+      schema("start_write(Tensor[] buffers, int[] offsets, str file, *, int[] late=[], int num_threads=0, "
+             "__torch__.torch.classes.veturbo.IOHelper? helper=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
+             "-> __torch__.torch.classes.veturbo.SaveJob"));
+  // The CRC-32 of each.
+  library.def(
+      schema("start_checksum(Tensor[] buffers, *, int num_threads=0, __torch__.torch.classes.veturbo.IOHelper? helper=None) "
+             "-> __torch__.torch.classes.veturbo.ChecksumJob"));
   // Such tensors, in the memory that suits to read these bytes, which come in the order of the file.
   library.def(schema("empty_buffers(int[] offsets, int[] sizes, Device device) -> Tensor[]"));
 

@@ -150,9 +150,7 @@ LoadJob::LoadJob(Source source, const TransferOptions& options, const std::vecto
     std::vector<Piece> pieces;
     for (size_t i = 0; i < into.size(); ++i) {
       const at::Tensor& buffer = into[i];
-      if (buffer.scalar_type() != at::kByte || !buffer.is_contiguous()) {
-        throw Error(ErrorKind::kInvalidArgument, "a buffer must be a contiguous tensor of dtype uint8");
-      }
+      check_buffer(buffer);
       const engine::FileRange range = {static_cast<uint64_t>(offsets[i]), buffer.nbytes()};
       if (offsets[i] < 0 || range.offset > file_size || range.size > file_size - range.offset) {
         throw Error(ErrorKind::kInvalidArgument,

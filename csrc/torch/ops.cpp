@@ -12,6 +12,7 @@
 #include "format/cipher_header.h"
 #include "storage/memory_file.h"
 #include "torch/arena.h"
+#include "torch/checksum_job.h"
 #include "torch/cipher.h"
 #include "torch/errors.h"
 #include "torch/io_helper.h"
@@ -168,6 +169,20 @@ c10::intrusive_ptr<SaveJob> start_save(const TensorDict& tensors, const std::str
   });
 }
 
+c10::intrusive_ptr<SaveJob> start_write(const std::vector<at::Tensor>& buffers, const std::vector<int64_t>& offsets,
+                                        const std::string& file, const std::vector<int64_t>& late, int64_t num_threads,
+                                        const OptionalHelper& helper, const OptionalCipher& cipher) {
+  return with_errors([&] {
+    const auto open = [&](uint64_t size) { return engine::open_for_write(file, size, get(cipher)); };
+    return c10::make_intrusive<SaveJob>(buffers, offsets, late, file, open, num_threads, helper);
+  });
+}
+
+c10::intrusive_ptr<ChecksumJob> start_checksum(const std::vector<at::Tensor>& buffers, int64_t num_threads,
+                                               const OptionalHelper& helper) {
+  return with_errors([&] { return c10::make_intrusive<ChecksumJob>(buffers, num_threads, helper); });
+}
+
 c10::intrusive_ptr<CipherJob> start_find_cipher(const std::string& file, std::optional<bool> use_cipher,
                                                 const OptionalTensor& key, const OptionalTensor& iv) {
   return with_errors(
@@ -291,6 +306,8 @@ TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("start_read_", start_read_);
   library.impl("empty_buffers", empty_buffers);
   library.impl("start_save", start_save);
+  library.impl("start_write", start_write);
+  library.impl("start_checksum", start_checksum);
   library.impl("serialize", serialize);
   library.impl("is_local", is_local);
   library.impl("disconnect", disconnect);

@@ -7,7 +7,7 @@
 
 #include "base/concat.h"
 #include "base/error.h"
-#include "torch/accelerator.h"
+#include "torch/chunk_source.h"
 #include "torch/dtype.h"
 #include "torch/errors.h"
 #include "torch/tensor_memory.h"
@@ -57,17 +57,28 @@ at::Tensor plain(const at::Tensor& tensor) {
   return real.is_cpu() ? real : real.contiguous();
 }
 
-engine::StridedMemory memory_of(const at::Tensor& tensor) {
-  const int64_t item_size = static_cast<int64_t>(tensor.itemsize());
-  engine::StridedMemory memory = {
-      .data = static_cast<const std::byte*>(tensor.const_data_ptr()), .item_size = tensor.itemsize(), .sizes = {}, .strides = {}};
-  if (!tensor.is_contiguous()) {
-    memory.sizes = tensor.sizes().vec();
-    for (const int64_t stride : tensor.strides()) {
-      memory.strides.push_back(stride * item_size);
-    }
+// Where each buffer stands in a file that they fill without holes.
+std::vector<engine::FileRange> ranges_of(const std::vector<at::Tensor>& buffers, const std::vector<int64_t>& offsets) {
+  if (buffers.size() != offsets.size()) {
+    throw Error(ErrorKind::kInvalidArgument, concat(buffers.size(), " buffers need as many offsets, not ", offsets.size()));
   }
-  return memory;
+  std::vector<engine::FileRange> ranges;
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    check_buffer(buffers[i]);
+    ranges.push_back({static_cast<uint64_t>(offsets[i]), buffers[i].nbytes()});
+  }
+  std::vector<engine::FileRange> sorted = ranges;
+  std::erase_if(sorted, [](const engine::FileRange& range) { return range.size == 0; });
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
+  uint64_t end = 0;
+  for (const engine::FileRange& range : sorted) {
+    if (range.offset != end) {
+      throw Error(ErrorKind::kInvalidArgument, concat("byte ", std::min(range.offset, end), " of the file is in ",
+                                                      range.offset < end ? "two of the buffers" : "none of the buffers"));
+    }
+    end += range.size;
+  }
+  return ranges;
 }
 
 }  // namespace
@@ -92,41 +103,70 @@ SaveJob::SaveJob(const TensorDict& tensors, const std::string& uri, const OpenFo
     header_ = format::serialize_header(entries, sorted_metadata);
 
     std::vector<engine::FileRange> ranges = {{0, header_.size()}};
-    bool all_on_cpu = true;
+    tensors_.push_back(at::from_blob(header_.data(), {static_cast<int64_t>(header_.size())}, at::TensorOptions(at::kByte)));
     for (const format::TensorEntry& entry : entries) {
       ranges.push_back({header_.size() + entry.begin, entry.num_bytes()});
       tensors_.push_back(plain(tensors.at(entry.name)));
-      all_on_cpu = all_on_cpu && tensors_.back().is_cpu();
     }
-    const uint64_t size = ranges.back().offset + ranges.back().size;
-    file_ = open(size);
-    const storage::WriteTraits traits = file_->traits();
-    plan_ =
-        engine::make_plan(ranges, {.chunk_size = traits.chunk_size, .run_size = traits.run_size, .run_shift = traits.run_shift});
-    const int threads = engine::choose_num_threads(num_threads, plan_, traits.parallelism);
-    int workers = plan_.bytes <= traits.inline_bytes ? 0 : threads;
-    if (all_on_cpu) {
-      std::vector<engine::StridedMemory> targets = {{reinterpret_cast<const std::byte*>(header_.data()), 1, {}, {}}};
-      for (const at::Tensor& tensor : tensors_) {
-        targets.push_back(memory_of(tensor));
-      }
-      source_ = std::make_unique<engine::HostSource>(std::move(targets), plan_, workers);
-    } else {
-      workers = std::min(workers, DeviceSource::max_workers(plan_));
-      std::vector<at::Tensor> targets = {
-          at::from_blob(header_.data(), {static_cast<int64_t>(header_.size())}, at::TensorOptions(at::kByte))};
-      for (const at::Tensor& tensor : tensors_) {
-        targets.push_back(bytes_of(tensor.contiguous()));
-      }
-      source_ = std::make_unique<DeviceSource>(std::move(targets), plan_, workers, helper);
-    }
-    job_.start(workers, plan_.bytes, plan_.runs.size(),
-               {.run = [this](engine::Job& job, size_t worker) { engine::save_chunks(job, worker, *file_, plan_, *source_); },
-                .finish = [this] { file_->commit(); },
-                // At once, and not when the job dies: whoever looks at an exception keeps that alive.
-                .abandon = [this] { file_.reset(); }});
+    start(ranges, open, num_threads, helper, {});
   } catch (Error& error) {
     throw error.in_file(uri_);
+  }
+}
+
+SaveJob::SaveJob(const std::vector<at::Tensor>& buffers, const std::vector<int64_t>& offsets, const std::vector<int64_t>& late,
+                 const std::string& uri, const OpenForWrite& open, int64_t num_threads, const OptionalHelper& helper)
+    : uri_(uri), tensors_(buffers) {
+  try {
+    engine::check_num_threads(num_threads);
+    std::vector<bool> is_late(late.empty() ? 0 : buffers.size());
+    for (const int64_t index : late) {
+      if (index < 0 || static_cast<uint64_t>(index) >= buffers.size()) {
+        throw Error(ErrorKind::kInvalidArgument, concat("there is no buffer ", index));
+      }
+      is_late[static_cast<size_t>(index)] = true;
+    }
+    start(ranges_of(buffers, offsets), open, num_threads, helper, std::move(is_late));
+  } catch (Error& error) {
+    throw error.in_file(uri_);
+  }
+}
+
+void SaveJob::start(std::span<const engine::FileRange> ranges, const OpenForWrite& open, int64_t num_threads,
+                    const OptionalHelper& helper, std::vector<bool> is_late) {
+  uint64_t size = 0;
+  for (const engine::FileRange& range : ranges) {
+    size = std::max(size, range.offset + range.size);
+  }
+  file_ = open(size);
+  const storage::WriteTraits traits = file_->traits();
+  plan_ =
+      engine::make_plan(ranges, {.chunk_size = traits.chunk_size, .run_size = traits.run_size, .run_shift = traits.run_shift});
+  const int threads = engine::choose_num_threads(num_threads, plan_, traits.parallelism);
+  // Late bytes come from the calling thread.
+  const bool is_inline = plan_.bytes <= traits.inline_bytes && is_late.empty();
+  TensorSource source = make_source(tensors_, plan_, is_inline ? 0 : threads, helper);
+  source_ = std::move(source.source);
+  if (!is_late.empty()) {
+    auto late = std::make_unique<engine::LateSource>(std::move(source_), std::move(is_late), plan_);
+    late_ = late.get();
+    source_ = std::move(late);
+  }
+  job_.start(source.workers, plan_.bytes, plan_.runs.size(),
+             {.run = [this](engine::Job& job, size_t worker) { engine::save_chunks(job, worker, *file_, plan_, *source_); },
+              .finish = [this] { file_->commit(); },
+              // At once, and not when the job dies: whoever looks at an exception keeps that alive.
+              .abandon = [this] { file_.reset(); }});
+}
+
+void SaveJob::cancel() {
+  job_.cancel();
+  ready();  // a worker that waits writes one more chunk, to a file that nobody will see
+}
+
+void SaveJob::ready() {
+  if (late_ != nullptr) {
+    late_->ready();
   }
 }
 

@@ -8,11 +8,14 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "engine/job.h"
+#include "engine/late_source.h"
+#include "engine/plan.h"
 #include "engine/save.h"
 #include "storage/writable_file.h"
 #include "torch/io_helper.h"
@@ -30,23 +33,34 @@ class SaveJob : public torch::CustomClassHolder {
   // `uri` stands for the file in errors.
   SaveJob(const TensorDict& tensors, const std::string& uri, const OpenForWrite& open, const std::optional<StringDict>& metadata,
           int64_t num_threads, const OptionalHelper& helper);
+  // Of contiguous tensors of uint8 that fill the file without holes, each from its offset on. Of those whose indices are in
+  // `late` nothing is read before ready().
+  SaveJob(const std::vector<at::Tensor>& buffers, const std::vector<int64_t>& offsets, const std::vector<int64_t>& late,
+          const std::string& uri, const OpenForWrite& open, int64_t num_threads, const OptionalHelper& helper);
+  ~SaveJob() override { cancel(); }
+
+  void ready();
 
   // As LoadJob's.
   bool wait(double seconds) { return job_.wait_seconds(seconds); }
-  void cancel() { job_.cancel(); }
+  void cancel();
   std::tuple<int64_t, int64_t> progress() const;
 
   // Waits for the end. Throws what made the save fail; gives the guarantees that the storage could not keep, a sentence each.
   std::vector<std::string> result();
 
  private:
+  void start(std::span<const engine::FileRange> ranges, const OpenForWrite& open, int64_t num_threads,
+             const OptionalHelper& helper, std::vector<bool> is_late);
+
   std::string uri_;
   std::string header_;
-  std::vector<at::Tensor> tensors_;              // in the order of the file
+  std::vector<at::Tensor> tensors_;              // the plan's targets
   std::unique_ptr<storage::WritableFile> file_;  // none once the save has failed
   engine::Plan plan_;
   std::unique_ptr<engine::ChunkSource> source_;
-  engine::Job job_;  // last: its threads use all of the above
+  engine::LateSource* late_ = nullptr;  // the source, where it is one
+  engine::Job job_;                     // last: its threads use all of the above
 };
 
 }  // namespace veturbo

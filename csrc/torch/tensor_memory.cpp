@@ -4,6 +4,8 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/StorageImpl.h>
 
+#include "base/error.h"
+
 namespace veturbo {
 
 namespace {
@@ -43,6 +45,12 @@ at::Tensor tensor_over(const std::shared_ptr<MappedRegion>& region, uint64_t off
                                                                c10::scalarTypeToTypeMeta(type));
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(sizes);
   return tensor;
+}
+
+void check_buffer(const at::Tensor& buffer) {
+  if (buffer.scalar_type() != at::kByte || !buffer.is_contiguous()) {
+    throw Error(ErrorKind::kInvalidArgument, "a buffer must be a contiguous tensor of dtype uint8");
+  }
 }
 
 at::Tensor bytes_of(const at::Tensor& tensor) {

@@ -17,6 +17,9 @@ enum class Reclaim { kKeepPages, kDiscardPages };
 at::Tensor tensor_over(const std::shared_ptr<MappedRegion>& region, uint64_t offset, uint64_t num_bytes, at::IntArrayRef sizes,
                        at::ScalarType type, Reclaim reclaim);
 
+// Throws Error(kInvalidArgument) for what is no contiguous tensor of uint8.
+void check_buffer(const at::Tensor& buffer);
+
 // The bytes of a dense contiguous tensor as a tensor of bytes over the same storage.
 at::Tensor bytes_of(const at::Tensor& tensor);
 

@@ -41,7 +41,7 @@ struct Plan {
   uint64_t chunk_size = 0;
   std::vector<Segment> segments;
   std::vector<Chunk> chunks;  // in the order of the file
-  std::vector<Run> runs;      // likewise
+  std::vector<Run> runs;      // likewise, unless a save puts some last
   uint64_t bytes = 0;
 
   std::span<const Segment> segments_of(const Chunk& chunk) const {

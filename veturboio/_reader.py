@@ -176,6 +176,11 @@ class ModelReader:
         return self._is_mappable
 
     @property
+    def is_cold(self) -> bool:
+        """Whether a file of it is read from a disk, and not from the page cache: sooner than a mapping of it is touched."""
+        return any(native.is_cold() for native in self._open().native)
+
+    @property
     def bytes_read(self) -> int:
         """How many bytes the storage has been asked for so far, headers among them. What is mapped is not counted."""
         return sum(native.bytes_read() for native in self._open().native)

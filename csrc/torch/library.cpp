@@ -61,6 +61,7 @@ TORCH_LIBRARY(veturbo, library) {
       .def("tensor_sizes", method(&ModelReader::tensor_sizes))
       .def("window_bytes", method(&ModelReader::window_bytes))
       .def("is_mappable", method(&ModelReader::is_mappable))
+      .def("is_cold", method(&ModelReader::is_cold))
       .def("bytes_read", method(&ModelReader::bytes_read))
       .def("read_tensor", method(&ModelReader::read_tensor))
       .def("meta_tensor", method(&ModelReader::meta_tensor))

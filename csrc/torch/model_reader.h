@@ -52,6 +52,8 @@ class ModelReader : public torch::CustomClassHolder {
   int64_t window_bytes() const;
   // Whether map_tensor() works, and costs no waiting for a far storage at every few pages.
   bool is_mappable() const;
+  // Whether reading all of it is quicker than touching all of a mapping.
+  bool is_cold() const { return source_.file->is_cold(); }
   // How many bytes were asked of the storage so far.
   int64_t bytes_read() const { return static_cast<int64_t>(source_.file->bytes_read()); }
 

@@ -44,11 +44,29 @@ def test_a_tensor_is_a_view_of_a_mapping_or_with_pread_has_memory_of_its_own(mod
     assert part.eq(1).all()
 
 
-def test_load_file_reads_into_memory_that_the_tensors_own(model):
-    for backend in ("mmap", "pread"):
+def test_load_file_maps_what_the_page_cache_holds_and_with_pread_reads_into_memory_of_the_tensors(model):
+    for backend, maps in {"mmap": True, "pread": False}.items():
         tensors = load_file(model, backend=backend)
-        assert not is_mapped(model)
+        assert is_mapped(model) == maps
         assert_same(tensors, TENSORS)
+        tensors["w"].zero_()
+        del tensors
+
+
+def test_load_file_reads_what_is_on_the_disk_still(tmp_path):
+    """In larger pieces than a mapping asks for."""
+    path = tmp_path / "model.safetensors"
+    tensors = {"w": torch.arange(8 << 20, dtype=torch.int32)}
+    save_file(tensors, path)
+    kind = subprocess.run(["stat", "--file-system", "--format=%T", path], capture_output=True, text=True, check=True).stdout
+    if kind.strip() in ("tmpfs", "ramfs"):
+        pytest.skip("the temporary directory is in memory")
+    with path.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    loaded = load_file(path)
+    assert not is_mapped(path)
+    assert_same(loaded, tensors)
 
 
 def test_tensors_and_slices_are_valid_after_the_file_is_closed_and_removed(model):

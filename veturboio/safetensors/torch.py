@@ -57,7 +57,8 @@ def load_file(filename: Filename, device: MapLocation | None = "cpu", *, backend
 
     Args:
         filename, device: As for safe_open().
-        backend: "mmap" or "pread". It makes no difference: the engine reads into memory that the tensors own.
+        backend: With "mmap" tensors on the CPU are views of a private mapping where that is the quickest: of a file that the page
+            cache holds. What is on the disk still, or far away, is read into memory that the tensors own, as with "pread".
 
     Returns:
         Names and tensors, in the order of the file. Names that were dropped on saving are not restored: see load_model().
@@ -66,9 +67,10 @@ def load_file(filename: Filename, device: MapLocation | None = "cpu", *, backend
         As safe_open().
     """
     checked_filename(filename)
-    checked_backend(backend)
-    with reading(filename), open_model(filename, map_location=checked_device(device)) as reader:
-        return reader.tensors()
+    may_map = checked_backend(backend) == "mmap"
+    target = checked_device(device)
+    with reading(filename), open_model(filename, map_location=target) as reader:
+        return reader.tensors(mmap=may_map and target.type == "cpu" and reader.is_mappable and not reader.is_cold)
 
 
 def load(data: bytes | bytearray | memoryview) -> dict[str, torch.Tensor]:

@@ -48,6 +48,8 @@ class ReadableFile {
   // What the file lies on, if a mapping there works but should not be had, because each page that it touches waits for a far
   // storage; else empty.
   virtual std::string too_far_to_map() const { return ""; }
+  // Whether it is read from a disk, and not from the page cache: sooner than a mapping of it is touched.
+  virtual bool is_cold() const { return false; }
 
  protected:
   // As read_at; the range is known to lie inside the file, and the caller adds the uri.

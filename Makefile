@@ -39,7 +39,7 @@ test-cpp: setup
 	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run
 
 test-python: setup
-	$(PYTHON_IN_VENV) -m pytest
+	$(PYTHON_IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 test-san: setup
 	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=address,undefined

@@ -110,7 +110,7 @@ def test_a_relative_path_is_relative_to_the_working_directory(model, monkeypatch
     assert loads("new.safetensors")
 
 
-@pytest.mark.parametrize("file", [None, 3, 1.5, ["model"], object()], ids=repr)
+@pytest.mark.parametrize("file", [None, 3, 1.5, ["model"], object()], ids=lambda value: type(value).__name__)
 def test_a_path_of_another_type_is_a_type_error(file):
     for call in (
         veturboio.load,
@@ -152,7 +152,11 @@ def test_an_index_is_one_of_an_accelerator(model):
         veturboio.load(model, 99)
 
 
-@pytest.mark.parametrize("map_location", [None, True, 1.0, {"cuda:0": "cpu"}, lambda storage, location: storage], ids=repr)
+@pytest.mark.parametrize(
+    "map_location",
+    [None, True, 1.0, {"cuda:0": "cpu"}, lambda storage, location: storage],
+    ids=lambda value: type(value).__name__,
+)
 def test_a_map_location_of_another_type_is_a_type_error(model, map_location):
     with pytest.raises(TypeError, match="map_location must be a device"):
         veturboio.load(model, map_location)

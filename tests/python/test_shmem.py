@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from multiprocessing import shared_memory
 from pathlib import Path
 
 import pytest
@@ -50,11 +52,17 @@ def test_another_process_attaches_to_it_by_name(tmp_path):
         Path("/dev/shm", memory.name).unlink(missing_ok=True)
 
 
-def test_leaves_no_shared_memory_behind_when_it_fails(tmp_path):
-    before = set(Path("/dev/shm").iterdir())
+def test_leaves_no_shared_memory_behind_when_it_fails(tmp_path, monkeypatch):
+    prefix = f"/v{os.getpid():x}f_"
+    monkeypatch.setattr(shared_memory, "_SHM_NAME_PREFIX", prefix)
     with pytest.raises(FileNotFoundError):
         veturboio.load_to_shmem(tmp_path / "missing")
     (tmp_path / "empty").touch()
     with pytest.raises(veturboio.FileFormatError, match="the file is empty"):
         veturboio.load_to_shmem(tmp_path / "empty")
-    assert set(Path("/dev/shm").iterdir()) == before
+    assert not list(Path("/dev/shm").glob(f"{prefix[1:]}*"))
+    (tmp_path / "whole").write_bytes(safetensors.torch.save({"a": torch.arange(3)}))
+    memory = veturboio.load_to_shmem(tmp_path / "whole")
+    assert list(Path("/dev/shm").glob(f"{prefix[1:]}*"))  # which is where it would have been
+    memory.close()
+    memory.unlink()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from veturboio._errors import python_errors
 from veturboio._files import exists, is_local
 from veturboio._io_helper import IOHelper
 from veturboio._jobs import warn
+from veturboio._library import ops
 from veturboio._progress import PartsReport, Progress, reporting
 from veturboio._save import checked_metadata, tensors_to_write, with_aliases, write_file
 from veturboio._shards import FILE_SUFFIX, INDEX_SUFFIX, NUMBER_PATTERN, in_directory, is_file_name
@@ -33,6 +36,10 @@ _UNITS = {
     "GIB": 1 << 30,
     "TIB": 1 << 40,
 }
+
+_HIDDEN_END = ".veturboio-tmp"
+# How long to wait for another process that removes what killed saves have left.
+_LOCK_SECONDS = 1.0
 
 
 def save_sharded(
@@ -61,8 +68,9 @@ def save_sharded(
     On a local disk all files are complete and safe before the first of them takes its name, and what earlier saves of this name
     left that is no part of the new model is removed last. So a save that fails leaves the old model as it was, and one that is
     killed leaves the old or the new; only where both have the same number of files, and it is killed in the moment in which
-    these take their names, are new files among old ones. The same may be
-    where a file cannot be renamed any more after others were. What is left of a killed save, hidden files, can be deleted.
+    these take their names, are new files among old ones. The same may be where a file cannot be renamed any more after others
+    were. What is left of a killed save, hidden files, the next one of this name removes on local disks and in memory, unless
+    others save into the directory just then.
     Where files cannot be renamed (in remote storage, on some mounts) each is written under its name, one after the other and
     the index last: a save that does not end may leave new files among old ones of the same names. In remote storage none are
     removed.
@@ -96,11 +104,10 @@ def save_sharded(
         file: with_aliases(texts, {alias: kept for alias, kept in dropped.items() if file_of[kept] == file}) for file in shards
     }
     index = f"{name}{FILE_SUFFIX}{INDEX_SUFFIX}"
-    place = _Place(directory)
-    # Where an old index cannot be removed it would go on to stand for the old model.
-    has_index = len(shards) > 1 or (not place.is_local and exists(place.path(index)))
-    total = sum(sizes.values())
-    try:
+    with closing(_Place(directory, name)) as place:
+        # Where an old index cannot be removed it would go on to stand for the old model.
+        has_index = len(shards) > 1 or (not place.is_local and exists(place.path(index)))
+        total = sum(sizes.values())
         with reporting(local_path(directory), progress) as report:
             parts = PartsReport(report, total)
             for file, names in shards.items():
@@ -120,23 +127,29 @@ def save_sharded(
         if has_index:
             warn(_write_text(place.new_path(index), _index_text(file_of, total)), stacklevel=3)
         place.put_new_files()
-    finally:
-        place.remove_new_files()
-    place.remove_others(name, {*shards, *([index] if has_index else [])})
+        place.remove_others({*shards, *([index] if has_index else [])})
 
 
 class _Place:
     """The directory of a save: where its files are written, and how they take their names."""
 
-    def __init__(self, directory: FilePath) -> None:
+    def __init__(self, directory: FilePath, name: str) -> None:
         self.is_local = is_local(directory)
         self._directory = local_path(directory)
+        self._name = name
         self._new: dict[str, str] = {}  # the names of files, and those under which they are written
         self._old: dict[str, str | None] = {}  # of files that are being replaced, and names that the old ones have as well
+        self._modes: dict[str, int] = {}  # of files that are being replaced
+        self._lock: int | None = None
         self._renames = False
         if self.is_local:
             Path(self._directory).mkdir(parents=True, exist_ok=True)
-            self._renames = self._can_rename()
+            self._lock_directory()
+            try:
+                self._renames = self._can_rename()
+            except BaseException:
+                self.close()
+                raise
 
     def path(self, file: str) -> str:
         return in_directory(self._directory, file)
@@ -145,8 +158,11 @@ class _Place:
         """Where to write a file."""
         if not self._renames:
             return self.path(file)
-        self._new[file] = _temporary_name(file)
-        return self.path(self._new[file])
+        temporary = self._new[file] = _temporary_name(file)
+        with suppress(FileNotFoundError):
+            self._modes[file] = Path(self.path(file)).stat().st_mode & 0o777
+            self._create(temporary)  # a save of it leaves the mode, so nobody else reads it before it has the old file's
+        return self.path(temporary)
 
     def put_new_files(self) -> None:
         """Gives the files their names, in the order in which they were written. Where one cannot have its name, or Ctrl-C
@@ -158,29 +174,69 @@ class _Place:
                 if file.endswith(INDEX_SUFFIX):
                     self._sync()  # it is not to be there before what it names, not after a power failure either
                 self._keep_old(file)
+                if file in self._modes:
+                    with suppress(OSError):  # this file system has no modes, or lets nobody set them
+                        Path(self.path(temporary)).chmod(self._modes[file])
                 Path(self.path(temporary)).replace(self.path(file))
         except BaseException:
             self._put_old_files()
             raise
         self._sync()
 
-    def remove_new_files(self) -> None:
-        """Those that have not taken their names, and the old ones' other names."""
-        for temporary in (*self._new.values(), *self._old.values()):
-            if temporary is not None:
-                Path(self.path(temporary)).unlink(missing_ok=True)
+    def close(self) -> None:
+        """Removes the files that have not taken their names, and the old ones' other names."""
+        try:
+            for temporary in (*self._new.values(), *self._old.values()):
+                if temporary is not None:
+                    Path(self.path(temporary)).unlink(missing_ok=True)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
 
-    def remove_others(self, name: str, written: set[str]) -> None:
+    def remove_others(self, written: set[str]) -> None:
         """Removes what earlier saves with this name have left."""
         if not self.is_local:
             return
-        of_this_name = re.compile(rf"{re.escape(name)}({NUMBER_PATTERN})?\.safetensors(\.index\.json)?")
+        of_this_name = re.compile(self._file_pattern())
         others = [
             path for path in Path(self._directory).iterdir() if of_this_name.fullmatch(path.name) and path.name not in written
         ]
         # The index first: it is not to name files that are gone.
         for path in sorted(others, key=lambda path: not path.name.endswith(INDEX_SUFFIX)):
             path.unlink(missing_ok=True)
+
+    def _file_pattern(self) -> str:
+        return rf"{re.escape(self._name)}({NUMBER_PATTERN})?\.safetensors(\.index\.json)?"
+
+    def _lock_directory(self) -> None:
+        """Has the directory locked together with all others who save into it now, where that is seen by all. Whoever finds that
+        nobody else does so removes what killed saves have left."""
+        with suppress(OSError):  # a directory that may not be listed, or a file system that does not lock
+            self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            if not ops.is_on_local_file_system(self._lock):
+                return
+            with suppress(BlockingIOError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._remove_abandoned()
+            # One who removes them is waited for, but not who has locked the directory for reasons of his own.
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while time.monotonic() < deadline:
+                with suppress(BlockingIOError):
+                    fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return
+                time.sleep(0.01)
+
+    def _remove_abandoned(self) -> None:
+        # The second ending is that of a file which was still being written.
+        end = re.escape(_HIDDEN_END)
+        abandoned = re.compile(rf"\.\.?{self._file_pattern()}\.[0-9a-f]{{8}}{end}(\.[0-9a-f]{{16}}{end})?")
+        for path in Path(self._directory).iterdir():
+            if abandoned.fullmatch(path.name):
+                with suppress(OSError):
+                    path.unlink()
+
+    def _create(self, file: str) -> None:
+        os.close(os.open(self.path(file), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
 
     def _keep_old(self, file: str) -> None:
         # Known before it is there, so that it is removed whenever Ctrl-C comes.
@@ -201,8 +257,9 @@ class _Place:
                     Path(self.path(file)).unlink(missing_ok=True)
 
     def _can_rename(self) -> bool:
-        before, after = Path(self.path(_temporary_name("a"))), Path(self.path(_temporary_name("b")))
-        before.touch()
+        probe = f"{self._name}{FILE_SUFFIX}"
+        before, after = Path(self.path(_temporary_name(probe))), Path(self.path(_temporary_name(probe)))
+        self._create(before.name)
         try:
             before.replace(after)
         except OSError:
@@ -221,7 +278,7 @@ class _Place:
 
 
 def _temporary_name(file: str) -> str:
-    return f".{file}.{secrets.token_hex(4)}.veturboio-tmp"
+    return f".{file}.{secrets.token_hex(4)}{_HIDDEN_END}"
 
 
 def _bytes_of(size: int | str) -> int:

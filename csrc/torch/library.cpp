@@ -189,6 +189,8 @@ TORCH_LIBRARY(veturbo, library) {
 
   // Whether the file is one of the operating system's, which other libraries reach by its path, too.
   library.def(schema("is_local(str file) -> bool"));
+  // Whether the file system of an open file is of this machine alone, so that whoever looks sees its locks.
+  library.def(schema("is_on_local_file_system(int descriptor) -> bool"));
   // Ends the connections to storage that nobody uses, which exit() does as well: for processes that end without it.
   library.def(schema("disconnect() -> ()"));
   library.def(schema("read_metadata(str file, __torch__.torch.classes.veturbo.Cipher? cipher=None) -> Dict(str, str)"));

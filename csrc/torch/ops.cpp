@@ -10,6 +10,7 @@
 #include "engine/cipher.h"
 #include "engine/model_file.h"
 #include "format/cipher_header.h"
+#include "storage/file_system.h"
 #include "storage/memory_file.h"
 #include "torch/arena.h"
 #include "torch/checksum_job.h"
@@ -255,6 +256,10 @@ bool is_local(const std::string& file) {
   return with_errors([&] { return storage::is_local(file); });
 }
 
+bool is_on_local_file_system(int64_t descriptor) {
+  return storage::is_local(storage::file_system_of(static_cast<int>(descriptor)));
+}
+
 StringDict read_metadata(const std::string& file, const OptionalCipher& cipher) {
   return with_errors([&] { return ModelReader(file, storage::DirectIo::kNever, cipher).metadata().value_or(StringDict()); });
 }
@@ -310,6 +315,7 @@ TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("start_checksum", start_checksum);
   library.impl("serialize", serialize);
   library.impl("is_local", is_local);
+  library.impl("is_on_local_file_system", is_on_local_file_system);
   library.impl("disconnect", disconnect);
   library.impl("read_metadata", read_metadata);
   library.impl("list_tensors", list_tensors);

@@ -82,12 +82,19 @@ PosixWritableFile::PosixWritableFile(std::string uri, const std::string& path, u
     : WritableFile(std::move(uri)), calls_(calls) {
   try {
     target_ = follow_links(path);
+    const std::filesystem::path name = std::filesystem::path(target_).filename();
+    if (name.empty()) {
+      throw Error::from_errno(target_.empty() ? ENOENT : EISDIR, "");
+    }
     directory_ = std::filesystem::path(target_).parent_path().string();
     if (directory_.empty()) {
       directory_ = ".";
     }
-    if (std::filesystem::path(target_).filename().empty()) {
-      throw Error::from_errno(target_.empty() ? ENOENT : EISDIR, "");
+    // The links on the way, too, are followed once: when one of them points elsewhere later, all stays where it began.
+    std::error_code not_resolved;
+    if (const auto resolved = std::filesystem::canonical(directory_, not_resolved); !not_resolved) {
+      directory_ = resolved.string();
+      target_ = (resolved / name).string();
     }
     struct stat info = {};
     if (::stat(target_.c_str(), &info) == 0) {
@@ -310,11 +317,11 @@ void PosixWritableFile::copy_to_target() {
       "time would have found it incomplete");
   std::vector<std::byte> buffer(kChunkBytes);  // before the target is touched: there may not be the memory
   try {
-    const UniqueFd from = open(sibling_, O_RDONLY, 0);
+    const UniqueFd from = open(sibling_, O_RDONLY | O_NOFOLLOW, 0);
     if (!from) {
       throw Error::from_errno(errno, "open");
     }
-    UniqueFd to = open(target_, O_WRONLY | O_CREAT | O_TRUNC, mode_);
+    UniqueFd to = open(target_, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode_);
     if (!to) {
       throw Error::from_errno(errno, "open");
     }

@@ -14,7 +14,7 @@ class TemporaryDirectory {
  public:
   // In the working directory by default, which is on a disk where /tmp may be in memory.
   explicit TemporaryDirectory(const std::string& parent = ".") {
-    std::string name = std::filesystem::absolute(parent) / "veturboio-test-XXXXXX";
+    std::string name = std::filesystem::canonical(parent) / "veturboio-test-XXXXXX";
     path_ = ::mkdtemp(name.data());
   }
   ~TemporaryDirectory() { std::filesystem::remove_all(path_); }

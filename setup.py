@@ -138,7 +138,7 @@ def library() -> tuple[Extension, Any]:
     options: dict[str, Any] = {
         "include_dirs": [str(ROOT / "csrc"), str(ROOT / "csrc" / "core")],
         "depends": [*headers(), "csrc/sources.txt", "setup.py"],
-        "libraries": ["curl", "crypto"],
+        "libraries": ["curl", "ssl", "crypto"],
         "py_limited_api": True,  # do not link libtorch_python
     }
     if wants_cuda():

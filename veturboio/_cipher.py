@@ -57,8 +57,13 @@ def _search(start: Any, file: FilePath, use_cipher: bool | None, key: Bytes | No
     if use_cipher is None and key is None and iv is None and not is_switched_on() and is_local(file):
         return None  # the operators would say so too, only later
     path = operator_path(file)
-    with python_errors():
-        job = start(path, use_cipher=use_cipher, key=_as_tensor(key, "key"), iv=_as_tensor(iv, "iv"))
+    iv_copy, key_copy = _as_tensor(iv, "iv"), _as_tensor(key, "key")
+    try:
+        with python_errors():
+            job = start(path, use_cipher=use_cipher, key=key_copy, iv=iv_copy)
+    finally:
+        if key_copy is not None:
+            key_copy.zero_()  # Python's memory is not wiped when it is freed
     return finish(job)
 
 

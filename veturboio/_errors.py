@@ -63,7 +63,12 @@ class python_errors:  # noqa: N801  a class, since of a call that takes microsec
         if isinstance(error, RuntimeError | ValueError):
             translated = _from_last_error(error)
             if translated is not error:
-                raise translated from None
+                try:
+                    raise translated from None
+                finally:
+                    # Or it would refer to itself by way of this frame, and to all that its callers have, keys too, until Python
+                    # looks for cycles.
+                    del translated
 
 
 def _from_last_error(error: Exception) -> BaseException:

@@ -8,10 +8,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/secret_memory.h"
+
 namespace veturbo {
 
-// Bytes that nobody else may see: overwritten when they are no longer needed, never copied by accident, without a way to print
-// them.
+// Bytes that nobody else may see: in memory of their own (secret_memory.h), overwritten when they are no longer needed, never
+// copied by accident, without a way to print them.
 class Secret {
  public:
   Secret() = default;
@@ -26,7 +28,7 @@ class Secret {
   }
   Secret(const Secret&) = delete;
   Secret& operator=(const Secret&) = delete;
-  ~Secret() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
+  ~Secret() = default;
 
   Secret clone() const { return Secret(bytes()); }
   // Of what is cut off nothing stays.
@@ -54,7 +56,7 @@ class Secret {
   bool empty() const { return bytes_.empty(); }
 
  private:
-  std::vector<std::byte> bytes_;
+  std::vector<std::byte, SecretAllocator<std::byte>> bytes_;
 };
 
 }  // namespace veturbo

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/secret_memory.h"
 #include "crypto/data_key.h"
 
 // AES in counter mode (NIST SP 800-38A), as a stream that can be entered at any byte: block i of it is the encrypted counter
@@ -18,6 +19,10 @@ class Keystream {
   virtual ~Keystream() = default;
   Keystream(const Keystream&) = delete;
   Keystream& operator=(const Keystream&) = delete;
+
+  // Round keys are part of it.
+  static void* operator new(size_t size) { return allocate_secret(size); }
+  static void operator delete(void* memory, size_t size) { free_secret(memory, size); }
 
   // Writes to `out` the XOR of `in` and the stream from byte `offset` on. `in` and `out` are the same memory, or apart. May be
   // called by many threads at once.

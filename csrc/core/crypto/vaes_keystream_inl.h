@@ -4,8 +4,6 @@
 //
 // Eight vectors are in flight: an AES round takes several cycles, and one or two begin in each.
 
-#include <openssl/crypto.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -38,8 +36,6 @@ class VaesKeystream final : public Keystream {
       }
     }
   }
-
-  ~VaesKeystream() override { OPENSSL_cleanse(round_keys_, sizeof(round_keys_)); }
 
   void apply(uint64_t offset, std::span<const std::byte> in, std::byte* out) const override {
     uint64_t block = offset / kBlockBytes;

@@ -1,11 +1,14 @@
 #include "keys/http_client.h"
 
 #include <curl/curl.h>
+#include <malloc.h>
 #include <openssl/crypto.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <memory>
@@ -53,16 +56,10 @@ class Attached {
   CURL* easy_;
 };
 
-// curl copies header lines, so they are wiped here, too.
 class HeaderList {
  public:
   HeaderList() = default;
-  ~HeaderList() {
-    for (curl_slist* item = list_; item != nullptr; item = item->next) {
-      OPENSSL_cleanse(item->data, std::strlen(item->data));
-    }
-    curl_slist_free_all(list_);
-  }
+  ~HeaderList() { curl_slist_free_all(list_); }
   HeaderList(const HeaderList&) = delete;
   HeaderList& operator=(const HeaderList&) = delete;
 
@@ -151,11 +148,38 @@ void set(CURL* easy, CURLoption option, Value value) {
   }
 }
 
+// Requests and answers pass through memory of curl's, which it frees as it is. Where somebody else has initialised curl before,
+// it stays so.
+void wipe_and_free(void* memory) {
+  if (memory != nullptr) {
+    OPENSSL_cleanse(memory, ::malloc_usable_size(memory));
+    std::free(memory);
+  }
+}
+
+void* wipe_and_resize(void* memory, size_t size) {
+  void* const resized = std::malloc(size);
+  if (resized != nullptr && memory != nullptr) {
+    std::memcpy(resized, memory, std::min(size, ::malloc_usable_size(memory)));
+    wipe_and_free(memory);
+  }
+  return resized;
+}
+
 void initialize_curl() {
-  static const CURLcode result = curl_global_init(CURL_GLOBAL_DEFAULT);
+  static const CURLcode result =
+      curl_global_init_mem(CURL_GLOBAL_DEFAULT, std::malloc, wipe_and_free, wipe_and_resize, ::strdup, std::calloc);
   if (result != CURLE_OK) {
     throw HttpError(HttpError::Lasts::kYes, concat("libcurl does not start: ", curl_easy_strerror(result)));
   }
+}
+
+// So OpenSSL wipes what it has deciphered, once it is read.
+CURLcode wipe_plaintext(CURL*, void* context, void*) {
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+  SSL_CTX_set_options(static_cast<SSL_CTX*>(context), SSL_OP_CLEANSE_PLAINTEXT);
+#endif
+  return CURLE_OK;
 }
 
 void set_up(CURL* easy, const HttpRequest& request, const HttpLimits& limits, const HeaderList& headers) {
@@ -179,6 +203,7 @@ void set_up(CURL* easy, const HttpRequest& request, const HttpLimits& limits, co
   set(easy, CURLOPT_SSL_VERIFYPEER, 1L);
   set(easy, CURLOPT_SSL_VERIFYHOST, 2L);
   set(easy, CURLOPT_SSLVERSION, long{CURL_SSLVERSION_TLSv1_2});
+  curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, wipe_plaintext);  // refused by a curl that does TLS by another library
   // Only curl's own program reads the variable, the library does not.
   const std::string certificates(environment_variable("SSL_CERT_FILE"));
   if (!certificates.empty()) {

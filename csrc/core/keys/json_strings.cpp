@@ -3,92 +3,63 @@
 #include <openssl/crypto.h>
 
 #include <cstddef>
-#include <nlohmann/json.hpp>
 #include <utility>
-#include <vector>
 
 #include "base/concat.h"
 #include "base/error.h"
+#include "format/json_cursor.h"
 
 namespace veturbo::keys {
 
 namespace {
 
 constexpr size_t kMaxDepth = 4;
+// Each has a page of its own, and a server has no reason to send more.
+constexpr size_t kMaxStrings = 64;
 
-// Notes each string under the names of the objects around it, and wipes the parser's own copy.
-class StringReader final : public nlohmann::json_sax<nlohmann::json> {
+// A string that is decoded, because of an escape in it. Nothing is longer decoded, so it never moves to a larger place.
+class DecodedText {
  public:
-  explicit StringReader(std::map<std::string, Secret, std::less<>>& strings) : strings_(strings) {}
+  explicit DecodedText(size_t most) { text_.reserve(most); }
+  ~DecodedText() { OPENSSL_cleanse(text_.data(), text_.capacity()); }
+  DecodedText(const DecodedText&) = delete;
+  DecodedText& operator=(const DecodedText&) = delete;
 
-  bool null() override { return inside(); }
-  bool boolean(bool) override { return inside(); }
-  bool number_integer(int64_t) override { return inside(); }
-  bool number_unsigned(uint64_t) override { return inside(); }
-  bool number_float(double, const std::string&) override { return inside(); }
-  bool binary(nlohmann::json::binary_t&) override { return inside(); }
-
-  bool string(std::string& text) override {
-    if (arrays_ == 0 && !names_.empty() && depth_ == names_.size()) {
-      std::string path;
-      for (const std::string& name : names_) {
-        path += (path.empty() ? "" : "/") + name;
-      }
-      strings_.try_emplace(std::move(path), Secret(std::string_view(text)));
-    }
-    OPENSSL_cleanse(text.data(), text.size());
-    return inside();
-  }
-
-  bool start_object(size_t) override {
-    ++depth_;
-    if (depth_ <= kMaxDepth && arrays_ == 0) {
-      names_.emplace_back();
-    }
-    return true;
-  }
-  bool key(std::string& text) override {
-    if (depth_ == names_.size() && arrays_ == 0) {
-      names_.back() = text;
-    }
-    return true;
-  }
-  bool end_object() override {
-    if (depth_ == names_.size() && arrays_ == 0) {
-      names_.pop_back();
-    }
-    --depth_;
-    return true;
-  }
-  bool start_array(size_t) override {
-    ++arrays_;
-    return inside();
-  }
-  bool end_array() override {
-    --arrays_;
-    return true;
-  }
-  bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) override { return false; }
+  std::string& get() { return text_; }
 
  private:
-  // The answer is an object, so everything else is inside one.
-  bool inside() const { return depth_ > 0; }
-
-  std::map<std::string, Secret, std::less<>>& strings_;
-  std::vector<std::string> names_;  // the key under which we are, an object each
-  size_t depth_ = 0;                // of objects
-  size_t arrays_ = 0;
+  std::string text_;
 };
 
 }  // namespace
 
 JsonStrings JsonStrings::parse(std::string_view json) {
   JsonStrings result;
-  StringReader reader(result.strings_);
-  if (!nlohmann::json::sax_parse(json.begin(), json.end(), &reader)) {
+  DecodedText decoded(json.size());
+  format::JsonCursor cursor(json, 0);
+  try {
+    result.read_object(cursor, decoded.get(), "", 1);
+    cursor.expect_end();
+  } catch (const Error&) {  // which may repeat a byte of it
     throw Error(ErrorKind::kNoKey, "the answer is not a JSON object");
   }
   return result;
+}
+
+void JsonStrings::read_object(format::JsonCursor& cursor, std::string& decoded, std::string_view before, size_t depth) {
+  cursor.expect('{');
+  for (bool more = cursor.has_member('}'); more; more = cursor.has_next_member('}')) {
+    const std::string_view name = cursor.key(decoded);
+    if (strings_.size() == kMaxStrings) {
+      cursor.skip_value();
+    } else if (std::string path = concat(before, name); cursor.is_at('"')) {
+      strings_.try_emplace(std::move(path), Secret(cursor.string(decoded)));
+    } else if (cursor.is_at('{') && depth < kMaxDepth) {
+      read_object(cursor, decoded, path + "/", depth + 1);
+    } else {
+      cursor.skip_value();
+    }
+  }
 }
 
 Secret JsonStrings::take(std::string_view path) {

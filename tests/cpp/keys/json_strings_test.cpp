@@ -36,6 +36,20 @@ TEST(JsonStrings, AreOfNoInterestVeryDeep) {
   EXPECT_EQ(JsonStrings::parse(json).take("last").text(), "found");
 }
 
+// Each has a page of its own: an answer of the greatest length might have enough of them for half a gigabyte.
+TEST(JsonStrings, AreOfNoInterestInGreatNumbers) {
+  std::string json = R"({"first": "found")";
+  for (int i = 0; i < 100; ++i) {
+    json += R"(, "more)" + std::to_string(i) + R"(": "x")";
+  }
+  json += R"(, "last": "not looked for"})";
+  JsonStrings strings = JsonStrings::parse(json);
+  EXPECT_EQ(strings.take("first").text(), "found");
+  EXPECT_EQ(strings.take("more62").text(), "x");
+  EXPECT_TRUE(strings.take_if_any("more63").empty());
+  EXPECT_TRUE(strings.take_if_any("last").empty());
+}
+
 TEST(JsonStrings, RefuseWhatIsNoObjectWithoutRepeatingIt) {
   for (const char* const json : {"", "null", "\"secret\"", "[\"secret\"]", "{\"Key\": \"secret\"", "{\"Key\": secret}", "{} {}",
                                  "<html>secret</html>", "{\"Key\": \"\xFF\"}"}) {

@@ -12,9 +12,12 @@ import base64
 import hashlib
 import hmac
 import http.server
+import io
 import json
 import shutil
+import socket
 import ssl
+import struct
 import subprocess
 import tempfile
 import threading
@@ -51,6 +54,8 @@ class Misbehaviour:
     raw: bytes | None = None  # sent as it is, and the connection closed
     times: int | None = None  # how many requests it is for; without end by default
     answers: bool = True  # False: only the delay
+    cut: int | None = None  # so many bytes of what was asked for are sent, and the connection closed
+    reset: bool = False  # closed by a reset
 
 
 def error_body(code: str, message: str) -> bytes:
@@ -82,6 +87,7 @@ class QuietHandler(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     behaviour: Behaviour
+    _cut: int | None = None
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -91,6 +97,12 @@ class QuietHandler(http.server.BaseHTTPRequestHandler):
         return Request(self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, body)
 
     def reply(self, status: int, body: bytes) -> None:
+        stream, self.wfile = self.wfile, io.BytesIO()
+        self._write_reply(status, body)
+        stream.write(self.wfile.getvalue()[: self._cut])
+        self.wfile = stream
+
+    def _write_reply(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -104,6 +116,11 @@ class QuietHandler(http.server.BaseHTTPRequestHandler):
         if self.behaviour.closing.wait(wrong.delay):
             self.close_connection = True
             return True
+        if wrong.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if wrong.cut is not None:
+            self._cut, self.close_connection = wrong.cut, True
+            return False
         if not wrong.answers:
             return False
         if wrong.raw is None:
@@ -248,6 +265,11 @@ class FakeKms:
     def misbehave(self, **how: Any) -> None:
         """The next requests meet this Misbehaviour."""
         self._behaviour.pending.append(Misbehaviour(**how))
+
+    def behave(self) -> None:
+        """From now on, whatever was to come."""
+        with self._behaviour.lock:
+            self._behaviour.pending.clear()
 
     def fail(self, times: int, status: int = 503, code: str = "Busy", message: str = "come back later") -> None:
         self.misbehave(times=times, status=status, body=error_body(code, message))

@@ -118,6 +118,11 @@ class FakeTrustedService:
         """The next requests meet this Misbehaviour."""
         self._behaviour.pending.append(Misbehaviour(**how))
 
+    def behave(self) -> None:
+        """From now on, whatever was to come."""
+        with self._behaviour.lock:
+            self._behaviour.pending.clear()
+
     def _answer(self, request: Request) -> tuple[int, bytes]:
         task = request.headers.get(TASK_HEADER, "")
         if task not in self.tasks:

@@ -3,7 +3,7 @@
 Each has to end with the right bytes, or with an exception that tells what failed, and where; a save leaves the old model or the
 new one, whole. Afterwards no thread, descriptor, mapping or file is there that was not before.
 
-    python tests/python/fault_campaign.py --scenarios 500 --kills 200 --seed 1
+    python tests/python/fault_campaign.py --scenarios 500 --kills 200 --sfcs 200 --servers 200 --seed 1
 
 Prints a table of what came out; 1 is the exit status if anything was not as it has to be.
 """
@@ -27,10 +27,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
+import fault_servers  # noqa: E402
+import fault_sfcs  # noqa: E402
 from fault_kills import run_kills  # noqa: E402
 from fault_operations import LOADS, SAVES, CommandFailedError, Load, Save, Site, ViolationError, describe  # noqa: E402
 from fault_traces import Traces  # noqa: E402
@@ -267,8 +270,15 @@ def made_sites(sizes: dict[str, int]) -> Iterator[dict[tuple[str, str], Site]]:
             shutil.rmtree(folder)
 
 
-def run_scenarios(campaign: Campaign, seed: int, count: int) -> list[str]:
-    """The violations."""
+class AnyCampaign(Protocol):
+    ends: collections.Counter[tuple[str, str, str]]
+
+    def scenario(self, seed: int) -> Any: ...
+    def run(self, scenario: Any) -> None: ...
+
+
+def run_scenarios(campaign: AnyCampaign, option: str, seed: int, count: int) -> list[str]:
+    """The violations. `option`: for so many of them."""
     violations = []
     for number in range(seed, seed + count):
         scenario = campaign.scenario(number)
@@ -278,7 +288,7 @@ def run_scenarios(campaign: Campaign, seed: int, count: int) -> list[str]:
         except ViolationError as violation:
             cause = violation.__cause__
             detail = f" [{type(cause).__name__}: {cause}]" if cause is not None else ""
-            violations.append(f"--seed {number} --scenarios 1: {scenario}: {violation}{detail}")
+            violations.append(f"--seed {number} {option} 1: {scenario}: {violation}{detail}")
             print(f"VIOLATION {violations[-1]}", flush=True)
         finally:
             faulthandler.cancel_dump_traceback_later()
@@ -298,17 +308,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", type=int, default=600)
     parser.add_argument("--kills", type=int, default=200, help="saves to kill, besides")
+    parser.add_argument("--sfcs", type=int, default=300, help="scenarios of SFCS, besides")
+    parser.add_argument("--servers", type=int, default=300, help="scenarios of the servers that keys come from, besides")
     parser.add_argument("--seed", type=int, default=1, help="that of the first scenario; the others' follow")
     options = parser.parse_args()
     if not is_preloaded():
         os.execve(sys.executable, [sys.executable, *sys.argv], preloading(os.environ))
     warnings.simplefilter("ignore")  # of guarantees that are lost
+    ends: collections.Counter[tuple[str, str, str]] = collections.Counter()
     with made_sites(SIZES) as sites:
         violations = run_kills(sites, options.seed, options.kills)
         campaign = Campaign(sites)
-        violations += run_scenarios(campaign, options.seed, options.scenarios)
-    print_table(campaign.ends)
-    print(f"{options.scenarios} scenarios and {options.kills} kills from seed {options.seed} on, {len(violations)} violations")
+        violations += run_scenarios(campaign, "--scenarios", options.seed, options.scenarios)
+        ends += campaign.ends
+    if options.sfcs > 0:
+        with fault_sfcs.campaign() as in_sfcs:
+            violations += run_scenarios(in_sfcs, "--sfcs", options.seed, options.sfcs)
+        ends += in_sfcs.ends
+    if options.servers > 0:
+        with fault_servers.campaign() as at_servers:
+            violations += run_scenarios(at_servers, "--servers", options.seed, options.servers)
+        ends += at_servers.ends
+    print_table(ends)
+    counts = f"{options.scenarios} scenarios, {options.kills} kills, {options.sfcs} in SFCS and {options.servers} at servers"
+    print(f"{counts} from seed {options.seed} on, {len(violations)} violations")
     return 1 if violations else 0
 
 

@@ -155,7 +155,7 @@ def _to_shmem(file: str, **options: bytes) -> Callable[[Site], Tensors]:
     def run(site: Site) -> Tensors:
         memory = veturboio.load_to_shmem(site.source / file, **options)
         try:
-            return veturboio.load(bytes(memory.buf[: len(site.plain)]))
+            return veturboio.load(bytes(memory.buf[: len(site.plain)]), use_cipher=False)
         finally:
             memory.close()
             memory.unlink()

@@ -21,9 +21,10 @@ TESTS = Path(__file__).parents[1]
 
 def test_a_short_campaign():
     command = [sys.executable, Path(__file__).with_name("fault_campaign.py"), "--scenarios", "60", "--kills", "10"]
+    command += ["--sfcs", "20", "--servers", "20"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("60 scenarios and 10 kills from seed 1 on, 0 violations\n")
+    assert done.stdout.endswith("60 scenarios, 10 kills, 20 in SFCS and 20 at servers from seed 1 on, 0 violations\n")
 
 
 def run_with_fault(code: str, *arguments: object) -> list[str]:

@@ -22,6 +22,7 @@ struct Counts {
   std::map<std::string, int64_t> under_way;
   std::map<std::string, int64_t> most_under_way;
   std::mt19937_64 random{settings().short_seed.value_or(0)};
+  std::mt19937_64 chance{settings().fault_seed};
 };
 
 Counts& counts() {
@@ -35,7 +36,8 @@ const Fault* begin(const char* function) {
   int64_t& most = counts().most_under_way[function];
   most = std::max(most, ++counts().under_way[function]);
   for (const Fault& fault : settings().faults) {
-    if (fault.function == function && fault.first <= number && number <= fault.last) {
+    if (fault.function == function && fault.first <= number && number <= fault.last &&
+        (fault.probability >= 1 || std::bernoulli_distribution(fault.probability)(counts().chance))) {
       return &fault;
     }
   }

@@ -62,7 +62,9 @@ Fault to_fault(const std::string& text) {
     not_a_fault(text);
   }
   Fault fault{parts[0], 1, std::numeric_limits<int64_t>::max(), errno_number(parts[2]), parts.size() == 4};
-  if (std::string which = parts[1]; which != "*") {
+  if (std::string which = parts[1]; which.ends_with('%')) {
+    fault.probability = positive_of("FAKE_CLOUDFS_FAIL", which.substr(0, which.size() - 1)) / 100;
+  } else if (which != "*") {
     const bool later_too = which.ends_with('+');
     if (later_too) {
       which.pop_back();
@@ -92,6 +94,9 @@ Settings read() {
   }
   if (const std::string text = variable("FAKE_CLOUDFS_MIB_PER_S"); !text.empty()) {
     settings.bytes_per_second = positive_of("FAKE_CLOUDFS_MIB_PER_S", text) * (1 << 20);
+  }
+  if (const std::string text = variable("FAKE_CLOUDFS_SEED"); !text.empty()) {
+    settings.fault_seed = static_cast<uint64_t>(number_of("FAKE_CLOUDFS_SEED", text, 0));
   }
   for (const std::string& text : split(variable("FAKE_CLOUDFS_FAIL"), ';')) {
     settings.faults.push_back(to_fault(text));

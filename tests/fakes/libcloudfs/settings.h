@@ -15,10 +15,11 @@
 //   FAKE_CLOUDFS_MIB_PER_S   what a handle transfers, besides
 //   FAKE_CLOUDFS_LOG         the file that calls are written to (log.h)
 //   FAKE_CLOUDFS_FAIL        which calls fail: FUNCTION:WHICH:ERRNO[:after], any number of them with semicolons between
+//   FAKE_CLOUDFS_SEED        of the calls that fail at random
 //
-// WHICH is N (the Nth call of that function in this process), N+ (it and all later ones) or *. Without `after` the call fails in
-// place of doing anything. KILL for an errno kills the process there. With it, it fails when its work is done (a write: some of
-// it), so that the caller cannot know.
+// WHICH is N (the Nth call of that function in this process), N+ (it and all later ones), P% (each with that probability) or *.
+// Without `after` the call fails in place of doing anything. KILL for an errno kills the process there. With it, it fails when
+// its work is done (a write: some of it), so that the caller cannot know.
 namespace fake {
 
 struct Fault {
@@ -27,6 +28,7 @@ struct Fault {
   int64_t last;
   int code;
   bool after;
+  double probability = 1;
 };
 
 struct Settings {
@@ -37,6 +39,7 @@ struct Settings {
   double bytes_per_second = 0;  // 0: as many as there are
   std::string log;
   std::vector<Fault> faults;
+  uint64_t fault_seed = 0;
 };
 
 const Settings& settings();

@@ -89,6 +89,8 @@ def _from_last_error(error: Exception) -> BaseException:
         return ValueError(message)
     if kind == "out_of_memory":
         return MemoryError(message)
+    if _NO_MEMORY.search(message):
+        return MemoryError(message)
     return error  # PyTorch's own
 
 
@@ -103,6 +105,8 @@ def torch_file_errors(file: str) -> Iterator[None]:
             raise FileFormatError(f"{file}: damaged torch file: {error or type(error).__name__}", file) from error
         if isinstance(error, OSError):
             _name_file(error, file)
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+            raise MemoryError(f"{file}: {error}") from error
         if isinstance(error, RuntimeError) and (refused := _SYSTEM_ERROR.search(str(error))) is not None:
             call, reason = refused["call"] or "read", refused["reason"] or refused["read_reason"]
             code = next((code for code in errno.errorcode if os.strerror(code) == reason), errno.EIO)
@@ -140,6 +144,9 @@ def _means_damage(error: Exception) -> bool:
 
 
 _DAMAGE_TEXTS = ("PytorchStreamReader", "unexpected EOF", "corrupt file?", "pickle data was truncated")
+
+# As PyTorch tells that there is no memory for its containers, and for a tensor.
+_NO_MEMORY = re.compile(r"^std::bad_alloc$|DefaultCPUAllocator: can't allocate memory")
 
 # As PyTorch tells of a call to the system: "unable to mmap 10 bytes from file </file>: Cannot allocate memory (12)", and
 # "read(): fd 3 failed with Input/output error".

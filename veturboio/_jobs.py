@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from veturboio._errors import python_errors
@@ -100,7 +100,9 @@ def give_up(job: Any) -> None:
     them: whoever waits for it must not wait with them."""
     job.cancel()
     if not job.wait(_STOP_SECONDS):
-        threading.Thread(target=job.wait, args=(-1.0,), name="veturboio-abandoned", daemon=True).start()
+        # Where there are no more threads, whoever drops the job waits.
+        with suppress(RuntimeError):
+            threading.Thread(target=job.wait, args=(-1.0,), name="veturboio-abandoned", daemon=True).start()
 
 
 @contextmanager

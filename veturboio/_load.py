@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, cast
 
@@ -178,7 +180,7 @@ def load_to_shmem(
         size = ops.file_size(path, cipher)
     if size == 0:
         raise FileFormatError(f"{local_path(file)}: the file is empty", local_path(file), offset=0)
-    memory = SharedMemory(create=True, size=size)
+    memory = _shared_memory(size, local_path(file))
     try:
         buffer = torch.frombuffer(memory.buf, dtype=torch.uint8)[:size]
         with python_errors():
@@ -189,5 +191,26 @@ def load_to_shmem(
         warn(job.warnings(), stacklevel=3)
     except BaseException:
         memory.unlink()
+        raise
+    return memory
+
+
+def _shared_memory(size: int, file: str) -> SharedMemory:
+    """For what is in the file."""
+    try:
+        memory = SharedMemory(create=True, size=size)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(f"{file}: not enough memory to map {size} bytes") from error
+        raise
+    try:
+        # What is not there would only be missed by who writes to it, and that kills. Reading takes no longer for it.
+        os.posix_fallocate(memory._fd, 0, size)  # type: ignore[attr-defined]
+    except BaseException as error:
+        memory.close()
+        memory.unlink()
+        if isinstance(error, OSError):
+            code = error.errno or errno.EIO
+            raise OSError(code, f"no room for {size} bytes of shared memory: {os.strerror(code)}", file) from error
         raise
     return memory

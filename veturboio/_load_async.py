@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Generator
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -110,8 +109,7 @@ class LoadJob:
         return self.result()
 
     def __del__(self) -> None:
-        with suppress(RuntimeError):  # when the interpreter ends it starts no threads
-            give_up(self._native)
+        give_up(self._native)
 
     def __repr__(self) -> str:
         done, total, _ = self.progress()

@@ -64,11 +64,21 @@ class Location:
         if self._shards is None:
             return Models(self.title, [open_one(self.paths[0], self.ciphers[0])])
         try:
-            with ThreadPoolExecutor(min(_MAX_OPENERS, len(self.paths))) as pool:  # far away each takes a while
-                native = list(pool.map(open_one, self.paths, self.ciphers))
+            native = _at_once(open_one, self.paths, self.ciphers)  # far away each takes a while
         except TorchFileError as error:
             raise FileFormatError(f"{self.title}: a file of it is not what its name says: {error}", self.title) from None
-        return Models(self.title, native, names_to_load(self._shards, [model.list_tensors()[0] for model in native]))
+        return Models(self.title, native, names_to_load(self._shards, Models(self.title, native).names_of_each()))
+
+
+def _at_once(open_one: Callable[[FilePath, Any], Any], paths: list[FilePath], ciphers: list[Any]) -> list[Any]:
+    """One after the other where no thread can be started."""
+    try:
+        with ThreadPoolExecutor(min(_MAX_OPENERS, len(paths))) as pool:
+            return list(pool.map(open_one, paths, ciphers))
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+    return list(map(open_one, paths, ciphers))
 
 
 def open_safetensors(
@@ -101,11 +111,15 @@ class Models:
     names: list[list[str]] | None = None
 
     def names_of_each(self) -> list[list[str]]:
-        return [model.list_tensors()[0] for model in self.native] if self.names is None else self.names
+        if self.names is not None:
+            return self.names
+        with python_errors():
+            return [model.list_tensors()[0] for model in self.native]
 
     def metadata(self) -> dict[str, str] | None:
         """That of all files; where two have the same key, of the first. None if none has any."""
-        found = [metadata for model in self.native if (metadata := model.metadata()) is not None]
+        with python_errors():
+            found = [metadata for model in self.native if (metadata := model.metadata()) is not None]
         return {key: value for metadata in reversed(found) for key, value in metadata.items()} if found else None
 
     def select(self, names: Names | None) -> Selection:

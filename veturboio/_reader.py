@@ -80,8 +80,9 @@ class ModelReader:
         self._file_of: dict[str, Any] = {}
         self._is_mappable: bool | None = None  # not known yet
         for index, native in enumerate(models.native):
-            names, dtypes, shapes = native.list_tensors()
-            entries = dict(zip(names, zip(dtypes, shapes, native.tensor_sizes(), strict=True), strict=True))
+            with python_errors():
+                names, dtypes, shapes = native.list_tensors()
+                entries = dict(zip(names, zip(dtypes, shapes, native.tensor_sizes(), strict=True), strict=True))
             if models.names is not None:
                 entries = {name: entries[name] for name in models.names[index]}
             self._entries.update(entries)

@@ -88,7 +88,9 @@ def _windows(models: Models, selection: Selection, window_bytes: int) -> list[_W
     windows: list[_Window] = []
     for index, model in enumerate(models.native):
         wanted = None if selection.of_each is None else set(selection.of_each[index])
-        for name, size in zip(model.list_tensors()[0], model.tensor_sizes(), strict=True):
+        with python_errors():
+            sizes = zip(model.list_tensors()[0], model.tensor_sizes(), strict=True)
+        for name, size in sizes:
             if wanted is not None and name not in wanted:
                 continue
             if not windows or (windows[-1].size > 0 and windows[-1].size + size > window_bytes):

@@ -15,7 +15,7 @@ help:
 	@echo "make test-cpp         the C++ unit tests only"
 	@echo "make test-python      the Python tests only"
 	@echo "make test-san         the C++ unit tests under the address, undefined-behaviour and thread sanitizers"
-	@echo "make test-faults      loads and saves that fail: 600 scenarios, 200 kills, 300 in SFCS, 300 at servers (FAULTS='--seed 7')"
+	@echo "make test-faults      loads and saves that fail, in 1400 scenarios, and 200 that are killed (FAULTS='--seed 7')"
 	@echo "make test-dist        sdist, wheel and pip install"
 	@echo "make test-cuda-build  a CUDA build against CUDA_TORCH (a 5 GB download), and the tests on it"
 	@echo "make bench            loads, saves and conversions, beside the peers and what the machine can do (25 minutes)"

@@ -55,7 +55,9 @@ class Fault:
 
     Attributes:
         call: Which call: a function of libc, without the endings 64 and at. "open-direct" is open() with O_DIRECT, and
-            "mmap-anonymous" a large mapping of no file; "open" and "mmap" are the others.
+            "mmap-anonymous" a large mapping of no file; "open" and "mmap" are the others. "new" is memory of a kilobyte or more
+            that C++ asks for on the first thread, "new-in-thread" any that it asks for on others; their paths are those of the
+            library that asks. "pthread_create" has none.
         effect, value: What becomes of it: it fails with the errno `value`, moves only so many bytes, is made so many
             milliseconds later, or the process is killed.
         first, times, probability: Calls are hit from the how manieth on, how many of them, and how probably each.

@@ -79,6 +79,12 @@ SAVE_FAULTS = {
     "rename": (*WRONG, errno.EXDEV, errno.EPERM),
     "flock": (errno.ENOLCK, errno.EOPNOTSUPP),
 }
+# Of the process. Those that PyTorch allocates are its own business.
+SHORTAGES = {
+    "new": (errno.ENOMEM,),
+    "new-in-thread": (errno.ENOMEM,),
+    "pthread_create": (errno.EAGAIN,),
+}
 INTERRUPTED = {"open", "pread", "read", "pwrite", "fsync", "fallocate", "ftruncate", "flock"}
 TRANSFERS = {"pread", "read", "pwrite"}
 
@@ -99,7 +105,7 @@ class Scenario:
 
 def draw_fault(draw: random.Random, call: str, codes: tuple[int, ...]) -> Fault:
     effect = draw.choice((Effect.FAIL, Effect.FAIL, Effect.SHORT, Effect.SLOW))
-    if effect == Effect.SHORT and call not in TRANSFERS:
+    if call in SHORTAGES or (effect == Effect.SHORT and call not in TRANSFERS):
         effect = Effect.FAIL
     if effect == Effect.SHORT:
         value = draw.choice((HALF, HALF, 1, 4096, 0))
@@ -114,8 +120,10 @@ def draw_fault(draw: random.Random, call: str, codes: tuple[int, ...]) -> Fault:
 
 def where(fault: Fault, site: Site) -> Path | str:
     """On what paths. A file that was only read closes well."""
-    if fault.call == "mmap-anonymous":
+    if fault.call in ("mmap-anonymous", "pthread_create"):
         return ""
+    if fault.call in SHORTAGES:
+        return veturboio.library_path
     return site.target if fault.call == "close" else site.root
 
 
@@ -128,6 +136,8 @@ def expected_end(fault: Fault, hits: list[Hit], operation: Load | Save) -> End:
     if fault.value == errno.EINTR:
         # PyTorch's own open() is not made again.
         return End.EITHER if fault.call == "open" and operation.by_torch else End.WELL
+    if fault.call == "pthread_create" and not operation.name.startswith("save_pt"):  # waits for this thread
+        return End.WELL
     if fault.call == "close":  # a file may be open twice: on a local disk what cannot be written fsync() tells
         return End.EITHER if files else End.WELL
     if fault.call == "fsync":
@@ -145,6 +155,8 @@ def expected_end(fault: Fault, hits: list[Hit], operation: Load | Save) -> End:
 def check_exception(error: Exception, fault: Fault, hits: list[Hit], site: Site, *, by_torch: bool) -> None:
     text = str(error)
     if isinstance(error, CommandFailedError):
+        if fault.call in SHORTAGES and text.endswith(": not enough memory\n"):
+            return
         if str(site.root) not in text:
             raise ViolationError(f"the command names no file: {text}") from error
         reason = os.strerror(errno.EIO if fault.effect == Effect.SHORT else fault.value)
@@ -174,10 +186,11 @@ def check_exception(error: Exception, fault: Fault, hits: list[Hit], site: Site,
 
 
 class Campaign:
-    """Scenarios over sites on a disk and in memory."""
+    """Scenarios over sites on a disk and in memory: what happens to files, or only want of memory and of threads."""
 
-    def __init__(self, sites: dict[tuple[str, str], Site]) -> None:
+    def __init__(self, sites: dict[tuple[str, str], Site], *, only_shortages: bool = False) -> None:
         self._sites = sites
+        self._only_shortages = only_shortages
         self._seen: dict[tuple[str, str, str, str], int] = {}
         self._contents: dict[tuple[str, str, str], tuple[dict[str, bytes], dict[str, bytes]]] = {}
         self.ends: collections.Counter[tuple[str, str, str]] = collections.Counter()
@@ -189,6 +202,7 @@ class Campaign:
             place, size = draw.choice(list(self._sites))
             operation = draw.choice(draw.choice((LOADS, SAVES)))
             table = LOAD_FAULTS if isinstance(operation, Load) or draw.random() < 0.1 else SAVE_FAULTS
+            table = SHORTAGES if self._only_shortages else table
             call = draw.choice(list(table))
             count = self._count(operation, place, size, call)
             if count > 0:
@@ -307,6 +321,7 @@ def print_table(ends: collections.Counter[tuple[str, str, str]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", type=int, default=600)
+    parser.add_argument("--shortages", type=int, default=200, help="scenarios without memory or threads, besides")
     parser.add_argument("--kills", type=int, default=200, help="saves to kill, besides")
     parser.add_argument("--sfcs", type=int, default=300, help="scenarios of SFCS, besides")
     parser.add_argument("--servers", type=int, default=300, help="scenarios of the servers that keys come from, besides")
@@ -320,7 +335,9 @@ def main() -> int:
         violations = run_kills(sites, options.seed, options.kills)
         campaign = Campaign(sites)
         violations += run_scenarios(campaign, "--scenarios", options.seed, options.scenarios)
-        ends += campaign.ends
+        of_shortages = Campaign(sites, only_shortages=True)
+        violations += run_scenarios(of_shortages, "--shortages", options.seed, options.shortages)
+        ends += campaign.ends + of_shortages.ends
     if options.sfcs > 0:
         with fault_sfcs.campaign() as in_sfcs:
             violations += run_scenarios(in_sfcs, "--sfcs", options.seed, options.sfcs)
@@ -330,7 +347,8 @@ def main() -> int:
             violations += run_scenarios(at_servers, "--servers", options.seed, options.servers)
         ends += at_servers.ends
     print_table(ends)
-    counts = f"{options.scenarios} scenarios, {options.kills} kills, {options.sfcs} in SFCS and {options.servers} at servers"
+    counts = f"{options.scenarios} scenarios, {options.shortages} shortages, {options.kills} kills, "
+    counts += f"{options.sfcs} in SFCS and {options.servers} at servers"
     print(f"{counts} from seed {options.seed} on, {len(violations)} violations")
     return 1 if violations else 0
 

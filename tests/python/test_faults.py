@@ -20,11 +20,12 @@ TESTS = Path(__file__).parents[1]
 
 
 def test_a_short_campaign():
-    command = [sys.executable, Path(__file__).with_name("fault_campaign.py"), "--scenarios", "60", "--kills", "10"]
-    command += ["--sfcs", "20", "--servers", "20"]
+    command = [sys.executable, Path(__file__).with_name("fault_campaign.py"), "--scenarios", "60", "--shortages", "25"]
+    command += ["--kills", "10", "--sfcs", "20", "--servers", "20"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("60 scenarios, 10 kills, 20 in SFCS and 20 at servers from seed 1 on, 0 violations\n")
+    counts = "60 scenarios, 25 shortages, 10 kills, 20 in SFCS and 20 at servers"
+    assert done.stdout.endswith(f"{counts} from seed 1 on, 0 violations\n")
 
 
 def run_with_fault(code: str, *arguments: object) -> list[str]:
@@ -104,3 +105,13 @@ def test_an_index_that_cannot_be_written_is_told_of(tmp_path, call):
     [line] = run_with_fault(textwrap.dedent(code), tmp_path, call)
     assert line.startswith(f"{errno.ENOSPC} {tmp_path}/.model.safetensors.index.json.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_opened_one_after_the_other_where_no_thread_can_be_started(tmp_path):
+    veturboio.save_sharded({f"w.{i}": torch.full((10,), i) for i in range(3)}, tmp_path, 40)
+    code = """
+    with faults(Fault("pthread_create", Effect.FAIL, errno.EAGAIN), "") as hits:
+        found = veturboio.load(paths[0])
+    print(len(hits), [found[f"w.{i}"][-1].item() for i in range(3)])
+    """
+    assert run_with_fault(textwrap.dedent(code), tmp_path) == ["1 [0, 1, 2]"]

@@ -6,7 +6,7 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 CXX_FILES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/*.cpp' 'tests/*.h' 'bench/*.cpp' 'bench/*.h')
 SHELL_FILES = $(shell git ls-files '*.sh' '.ci/run')
 
-.PHONY: help setup test check test-cpp test-python test-san test-faults test-dist test-cuda-build demo bench bench-load bench-gpu clean
+.PHONY: help setup test check test-cpp test-python test-san test-faults test-stress test-dist test-cuda-build demo bench bench-load bench-gpu clean
 
 help:
 	@echo "make demo             run a real model, convert one, compare the loaders"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-python      the Python tests only"
 	@echo "make test-san         the C++ unit tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make test-faults      loads and saves that fail, in 1400 scenarios, and 200 that are killed (FAULTS='--seed 7')"
+	@echo "make test-stress      threads and processes at once, 200 interrupts, 90 exits, 200 repeats (STRESS='--seed 7')"
 	@echo "make test-dist        sdist, wheel and pip install"
 	@echo "make test-cuda-build  a CUDA build against CUDA_TORCH (a 5 GB download), and the tests on it"
 	@echo "make bench            loads, saves and conversions, beside the peers and what the machine can do (25 minutes)"
@@ -48,6 +49,10 @@ test-san: setup
 # FAULTS: options of the program, as in make test-faults FAULTS='--seed 7 --scenarios 1 --kills 0'
 test-faults: setup
 	$(PYTHON_IN_VENV) tests/python/fault_campaign.py $(FAULTS)
+
+# STRESS: options of the program
+test-stress: setup
+	$(PYTHON_IN_VENV) tests/python/stress_campaign.py $(STRESS)
 
 test-dist: setup
 	VENV=$(VENV) tools/test_dist.sh

@@ -10,7 +10,7 @@ once ``torch.ops.load_library(veturboio.library_path)`` has been called there; i
 """
 
 from veturboio._errors import CipherKeyError, FileFormatError
-from veturboio._exit import disconnect_at_exit
+from veturboio._exit import disconnect_at_exit, park_threads_at_exit
 from veturboio._io_helper import IOHelper, init_io_helper
 from veturboio._library import library_path
 from veturboio._load import load, load_to_shmem
@@ -24,6 +24,7 @@ from veturboio._stream import stream
 from veturboio._version import __version__
 
 disconnect_at_exit()
+park_threads_at_exit()
 
 __all__ = [
     "CipherKeyError",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from veturboio._exit import enter_library, leave_library
 from veturboio._library import ops
 
 
@@ -57,9 +58,11 @@ class python_errors:  # noqa: N801  a class, since of a call that takes microsec
     __slots__ = ()
 
     def __enter__(self) -> None:
+        enter_library()
         ops.last_error()  # forget an earlier one: what PyTorch itself throws, for an argument of a wrong type, is not noted
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        leave_library()
         if isinstance(error, RuntimeError | ValueError):
             translated = _from_last_error(error)
             if translated is not error:

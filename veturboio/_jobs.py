@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from veturboio._errors import python_errors
+from veturboio._exit import enter_library, is_ending, leave_library
 
 # Python handles signals between two waits: a Ctrl-C is answered after this many seconds at the latest.
 _POLL_SECONDS = 0.1
@@ -83,7 +85,7 @@ def tensors_of(job: Any) -> dict[str, Any]:
 def wait(job: Any, watch: Watch | None = None) -> None:
     """Waits until the job has ended, well or badly; an exception meanwhile cancels it first."""
     try:
-        while not job.wait(_POLL_SECONDS if watch is None else watch.pause()):
+        while not _ends_in(job, _POLL_SECONDS if watch is None else watch.pause()):
             if watch is not None:
                 watch.look(*job.progress())
         if watch is not None:
@@ -95,14 +97,36 @@ def wait(job: Any, watch: Watch | None = None) -> None:
         raise
 
 
+def _ends_in(job: Any, seconds: float) -> bool:
+    enter_library()
+    try:
+        ended: bool = job.wait(seconds)
+        return ended
+    finally:
+        leave_library()
+
+
+def _keep_for_ever(job: Any) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(job))
+
+
+def _outlive(job: Any) -> None:
+    while not _ends_in(job, _POLL_SECONDS):
+        pass
+
+
 def give_up(job: Any) -> None:
     """Cancels the job. One whose workers do not come back from the system, as from a server that does not answer, is left to
     them: whoever waits for it must not wait with them."""
     job.cancel()
-    if not job.wait(_STOP_SECONDS):
-        # Where there are no more threads, whoever drops the job waits.
-        with suppress(RuntimeError):
-            threading.Thread(target=job.wait, args=(-1.0,), name="veturboio-abandoned", daemon=True).start()
+    if not _ends_in(job, _STOP_SECONDS):
+        if is_ending():  # a thread that is started now never begins
+            _keep_for_ever(job)
+            return
+        try:
+            threading.Thread(target=_outlive, args=(job,), name="veturboio-abandoned", daemon=True).start()
+        except RuntimeError:  # there are no more threads
+            _keep_for_ever(job)
 
 
 @contextmanager

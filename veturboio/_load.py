@@ -31,6 +31,9 @@ from veturboio._models import Location, Names, title_of
 from veturboio._progress import Progress, reporting
 from veturboio._torch_files import load_torch_file
 
+# Shared memory is reserved in such pieces: one call for all of it would keep a Ctrl-C waiting.
+_RESERVED_BYTES = 64 << 20
+
 
 def load(
     file: FilePath | Memory,
@@ -205,7 +208,8 @@ def _shared_memory(size: int, file: str) -> SharedMemory:
         raise
     try:
         # What is not there would only be missed by who writes to it, and that kills. Reading takes no longer for it.
-        os.posix_fallocate(memory._fd, 0, size)  # type: ignore[attr-defined]
+        for offset in range(0, size, _RESERVED_BYTES):
+            os.posix_fallocate(memory._fd, offset, min(_RESERVED_BYTES, size - offset))  # type: ignore[attr-defined]
     except BaseException as error:
         memory.close()
         memory.unlink()

@@ -118,15 +118,20 @@ PosixWritableFile::PosixWritableFile(std::string uri, const std::string& path, u
     set_size(size);
     open_direct(size);
   } catch (Error& error) {
-    // The destructor does not run for an object that was never finished.
-    if (!sibling_.empty()) {
-      calls_.unlink(sibling_.c_str());
-    }
+    remove_sibling();
     throw error.in_file(this->uri());
+  } catch (...) {  // there is no memory
+    remove_sibling();
+    throw;
   }
 }
 
 PosixWritableFile::~PosixWritableFile() {
+  remove_sibling();
+}
+
+// Also for the constructor: the destructor does not run for an object that was never finished.
+void PosixWritableFile::remove_sibling() const {
   if (!sibling_.empty()) {
     calls_.unlink(sibling_.c_str());
   }

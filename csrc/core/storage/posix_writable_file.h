@@ -36,6 +36,7 @@ class PosixWritableFile final : public WritableFile {
 
  private:
   void create_sibling();
+  void remove_sibling() const;
   bool lock_sibling();
   void remove_abandoned(const std::string& path) const;
   void remove_all_abandoned() const;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <map>
+#include <new>
 
 #include "storage/posix_readable_file.h"
 #include "storage/posix_writable_file.h"
@@ -90,6 +91,14 @@ class PosixFaults : public ::testing::Test {
   std::string target_ = directory_ / "file";
   size_t descriptors_ = 0;
 };
+
+TEST_F(PosixFaults, ASaveForWhichThereIsNoMemoryLeavesNothing) {
+  SystemCalls calls = kFaultyCalls;
+  calls.fallocate = [](int, int, off_t, off_t) -> int { throw std::bad_alloc(); };
+  calls.ftruncate = [](int, off_t) -> int { throw std::bad_alloc(); };
+  EXPECT_THROW(PosixWritableFile("uri", target_, kNew.size(), calls), std::bad_alloc);
+  EXPECT_TRUE(directory_.names().empty());
+}
 
 struct Case {
   std::string call;

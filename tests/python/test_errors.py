@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,14 @@ def test_a_fifo_is_refused_and_not_waited_for(tmp_path, function):
     with pytest.raises(OSError, match="not a regular file") as caught:
         function(path)
     assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, str(path))
+
+
+@each({**READERS, **WRITERS})
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full", "/dev/null"])
+def test_a_device_is_refused(device, function):
+    with pytest.raises(OSError, match="not a regular file") as caught:
+        function(Path(device))
+    assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, device)
 
 
 @each({**READERS, **WRITERS})
@@ -271,6 +280,17 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(shm_path):
     with pytest.raises(OSError, match="it was cut short while it was read") as caught:
         finish(job)
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end(shm_path):
+    path = shm_path / "model.safetensors"
+    write_zeros(path, num_tensors=1, bytes_each=256 << 20)
+    job = torch.ops.veturbo.start_load(str(path), num_threads=1)
+    veturboio.save_file({"layer.0": torch.ones(256 << 20, dtype=torch.uint8)}, path)
+    loaded = job.result()["layer.0"]
+    assert len(loaded) == 256 << 20
+    assert not loaded.any()
+    assert veturboio.load(path)["layer.0"].all()
 
 
 def test_a_path_that_is_not_utf8_stands_in_errors_as_python_writes_it(tmp_path):

@@ -155,6 +155,25 @@ def test_a_full_file_system_leaves_the_old_file_and_nothing_beside_it(tmp_path, 
 
 
 @both_formats
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+def test_a_read_only_file_system_leaves_the_old_file(tmp_path, save):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"this container does not mount: {mounted.stderr}")
+    try:
+        save(OLD, tmp_path / "model")
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=True)
+        for name in ("model", "new"):
+            with pytest.raises(OSError, match="Read-only file system") as caught:
+                save(NEW, tmp_path / name)
+            assert (caught.value.errno, caught.value.filename) == (errno.EROFS, str(tmp_path / name))
+        assert names_in(tmp_path) == ["model"]
+        assert_same(veturboio.load(tmp_path / "model"), OLD)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@both_formats
 def test_a_device_is_not_replaced_by_a_file(save):
     with pytest.raises(OSError, match="not a regular file: saving would replace it"):
         save(NEW, "/dev/full")

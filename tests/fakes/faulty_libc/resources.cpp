@@ -17,23 +17,18 @@ namespace {
 
 constexpr size_t kLarge = 1024;
 
-// Deciding allocates as well.
-thread_local bool deciding = false;
-
 bool is_first_thread() {
   return ::gettid() == ::getpid();
 }
 
 // `caller` is an address in the library that allocates.
 bool fails_new(size_t size, const void* caller) {
-  if (!is_armed() || deciding || (size < kLarge && is_first_thread())) {
+  if (!is_armed() || (size < kLarge && is_first_thread())) {
     return false;
   }
-  deciding = true;
   Dl_info library = {};
   const bool found = ::dladdr(caller, &library) != 0 && library.dli_fname != nullptr;
   const bool fails = decide(is_first_thread() ? "new" : "new-in-thread", found ? library.dli_fname : "") != 0;
-  deciding = false;
   return fails;
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <mutex>
 #include <random>
+#include <string>
 #include <thread>
 
 namespace faulty {
@@ -33,7 +34,7 @@ long made = 0;
 std::string hits;
 thread_local bool deciding = false;
 
-bool is_hit(const char* call, const std::string& path) {
+bool is_hit(const char* call, std::string_view path) {
   if (scenario.call != call || path.find(scenario.path) == std::string::npos || ++seen < scenario.first ||
       made == scenario.times || std::uniform_real_distribution<>()(scenario.random) >= scenario.probability) {
     return false;
@@ -49,7 +50,7 @@ bool is_armed() {
   return !deciding && armed.load(std::memory_order_acquire);
 }
 
-int decide(const char* call, const std::string& path, off_t offset, size_t* count) {
+int decide(const char* call, std::string_view path, off_t offset, size_t* count) {
   struct Deciding {
     Deciding() { deciding = true; }
     ~Deciding() { deciding = false; }
@@ -58,7 +59,7 @@ int decide(const char* call, const std::string& path, off_t offset, size_t* coun
   if (!is_hit(call, path)) {
     return 0;
   }
-  hits += std::to_string(offset) + " " + path + "\n";
+  hits += std::to_string(offset) + " " + std::string(path) + "\n";
   const long value = scenario.value;
   switch (scenario.effect) {
     case Effect::kFail:

@@ -3,7 +3,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
-#include <string>
+#include <string_view>
 
 namespace faulty {
 
@@ -19,6 +19,6 @@ bool is_armed();
 
 // Decides about a call on a path. Returns the errno with which it is to fail; 0: it is to be made, perhaps later than now, or
 // with less of `count`. Leaves errno alone. `offset` is for the log; -1: the call has none.
-int decide(const char* call, const std::string& path, off_t offset = -1, size_t* count = nullptr);
+int decide(const char* call, std::string_view path, off_t offset = -1, size_t* count = nullptr);
 
 }  // namespace faulty

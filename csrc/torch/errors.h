@@ -4,7 +4,6 @@
 #include <exception>
 #include <new>
 #include <string>
-#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -24,10 +23,8 @@ using LastError = std::tuple<std::string, int64_t, std::string, std::string, int
 // And forgets it: of two calls in a row the second gives none.
 LastError last_error();
 
-// The text with every byte that is not UTF-8 written as \xNN.
-std::string valid_utf8(std::string_view text);
 // All of them: warnings name files, whose paths may be any bytes.
-std::vector<std::string> valid_utf8(std::vector<std::string> texts);
+std::vector<std::string> readable(std::vector<std::string> texts);
 
 namespace detail {
 void clear_last_error();

@@ -51,7 +51,7 @@ void FileReader::read_into(const at::Tensor& tensor, int64_t offset) const {
 }
 
 std::vector<std::string> FileReader::warnings() const {
-  return valid_utf8(file_->warnings());
+  return readable(file_->warnings());
 }
 
 FileWriter::FileWriter(const std::string& file, const OptionalCipher& cipher)
@@ -71,7 +71,7 @@ void FileWriter::write(const at::Tensor& tensor) {
 
 std::vector<std::string> FileWriter::commit() {
   stream();
-  return valid_utf8(std::exchange(stream_, nullptr)->commit());
+  return readable(std::exchange(stream_, nullptr)->commit());
 }
 
 void FileWriter::discard() {

@@ -473,7 +473,7 @@ void LoadJob::finish_parts() {
 std::vector<std::string> LoadJob::warnings() const {
   std::vector<std::string> all = transfer_.warnings();
   all.insert(all.end(), warnings_.begin(), warnings_.end());
-  return valid_utf8(all);
+  return readable(all);
 }
 
 StringDict LoadJob::metadata() const {

@@ -181,7 +181,7 @@ std::vector<std::string> SaveJob::result() {
   } catch (const Error& error) {
     throw Error(error).in_file(uri_);  // a copy: another thread may be told of the same failure
   }
-  return valid_utf8(file_->warnings());
+  return readable(file_->warnings());
 }
 
 }  // namespace veturbo

@@ -1,11 +1,18 @@
 #include "base/error.h"
 
 #include <system_error>
-#include <utility>
+
+#include "base/readable.h"
 
 namespace veturbo {
 
-Error::Error(ErrorKind kind, std::string cause, int code) : kind_(kind), code_(code), cause_(std::move(cause)) {
+namespace {
+
+constexpr size_t kMostOfAName = 256;  // a header may name a tensor with megabytes
+
+}  // namespace
+
+Error::Error(ErrorKind kind, const std::string& cause, int code) : kind_(kind), code_(code), cause_(readable(cause)) {
   compose();
 }
 
@@ -15,7 +22,7 @@ Error Error::from_errno(int code, std::string_view call) {
   if (!call.empty()) {
     cause = std::string(call) + ": " + cause;
   }
-  return Error(ErrorKind::kIo, std::move(cause), code);
+  return Error(ErrorKind::kIo, cause, code);
 }
 
 Error& Error::at_offset(uint64_t offset) {
@@ -45,10 +52,10 @@ Error& Error::in_tensor(std::string_view name) {
 void Error::compose() {
   message_.clear();
   if (!file_.empty()) {
-    message_ += file_ + ": ";
+    message_ += readable(file_) + ": ";
   }
   if (!tensor_.empty()) {
-    message_ += "tensor \"" + tensor_ + "\": ";
+    message_ += "tensor \"" + readable(tensor_, kMostOfAName) + "\": ";
   }
   message_ += cause_;
   if (offset_) {

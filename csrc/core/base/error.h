@@ -21,9 +21,12 @@ enum class ErrorKind {
 
 // One failure, told so that its reader knows what to do. It is thrown with its cause, and each layer that it passes adds what
 // only that layer knows: the offset, the file, the tensor. What was said first stays, since it was nearest to the cause.
+//
+// Files and servers have their say in a cause, and name tensors: cause() and message() are readable(), file() and tensor() as
+// given.
 class Error : public std::exception {
  public:
-  Error(ErrorKind kind, std::string cause, int code = 0);
+  Error(ErrorKind kind, const std::string& cause, int code = 0);
 
   // `call` names the system call that failed, `code` is its errno.
   static Error from_errno(int code, std::string_view call);

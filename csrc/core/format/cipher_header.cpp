@@ -6,6 +6,7 @@
 #include "base/base64.h"
 #include "base/concat.h"
 #include "base/error.h"
+#include "base/readable.h"
 
 namespace veturbo::format {
 
@@ -66,7 +67,7 @@ CipherMode parse_cipher_mode(std::string_view name) {
   }
   constexpr size_t kMostShown = 32;
   throw Error(ErrorKind::kInvalidArgument,
-              concat("the cipher mode \"", name.substr(0, kMostShown), "\" is unknown: it is CTR-128 or CTR-256"));
+              concat("the cipher mode \"", readable(name, kMostShown), "\" is unknown: it is CTR-128 or CTR-256"));
 }
 
 bool has_cipher_magic(std::span<const std::byte> first_bytes) {

@@ -6,6 +6,7 @@
 
 #include "base/concat.h"
 #include "base/error.h"
+#include "base/readable.h"
 #include "format/json_cursor.h"
 #include "format/repeated_name.h"
 
@@ -14,6 +15,7 @@ namespace veturbo::format {
 namespace {
 
 constexpr std::string_view kMetadataKey = "__metadata__";
+constexpr size_t kMostShown = 64;  // of a text that has no business to be longer
 
 // Few entries are shorter. Where they are, the lists have to grow, and where they are not, memory is reserved and not touched.
 constexpr size_t kBytesOfAnEntry = 96;
@@ -60,12 +62,13 @@ class HeaderReader {
       const uint64_t key_offset = json_.offset();
       std::string key(json_.key(buffer_));
       if (!json_.is_at('"')) {
-        throw wrong_value(concat("the value of \"", key, "\" in ", kMetadataKey, " must be a string, not "));
+        throw wrong_value(
+            concat("the value of \"", readable(key, kMostShown), "\" in ", kMetadataKey, " must be a string, not "));
       }
       std::string value(json_.string(buffer_));
       const auto [added, is_new] = header_.metadata->try_emplace(std::move(key), std::move(value));
       if (!is_new) {
-        throw fault(concat("the key \"", added->first, "\" stands twice in ", kMetadataKey), key_offset);
+        throw fault(concat("the key \"", readable(added->first, kMostShown), "\" stands twice in ", kMetadataKey), key_offset);
       }
     }
   }
@@ -88,7 +91,7 @@ class HeaderReader {
     bool has_dtype = false;
     bool has_shape = false;
     bool has_offsets = false;
-    const auto once = [this](bool& has_field, std::string_view field, uint64_t offset) {
+    const auto once = [](bool& has_field, std::string_view field, uint64_t offset) {
       if (std::exchange(has_field, true)) {
         throw fault(concat("its ", field, " stands twice"), offset);
       }
@@ -126,7 +129,7 @@ class HeaderReader {
     }
     const std::optional<DType> dtype = dtype_from_name(name);
     if (!dtype) {
-      throw fault(concat("unknown dtype \"", name, "\""), offset);
+      throw fault(concat("unknown dtype \"", readable(name, kMostShown), "\""), offset);
     }
     tensor.dtype = last_dtype_ = *dtype;
   }

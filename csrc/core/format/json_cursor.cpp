@@ -9,10 +9,13 @@
 #include <system_error>
 
 #include "base/concat.h"
+#include "base/readable.h"
 
 namespace veturbo::format {
 
 namespace {
+
+constexpr size_t kMostShown = 64;  // of a number, which may be as long as the header
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
@@ -334,7 +337,7 @@ std::string JsonCursor::describe_value() {
   if (text.front() == '-' && text.find_first_of(".eE") == std::string_view::npos) {
     return "a negative number";
   }
-  return concat("the number ", text, ", which is not a plain 64-bit integer");
+  return concat("the number ", readable(text, kMostShown), ", which is not a plain 64-bit integer");
 }
 
 void JsonCursor::expect_end() {

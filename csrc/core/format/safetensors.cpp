@@ -21,18 +21,23 @@ uint64_t load_little_endian(std::span<const std::byte> bytes) {
 }
 
 std::string shape_text(std::span<const uint64_t> shape) {
+  constexpr size_t kMostShown = 16;
   std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) {
+  for (size_t i = 0; i < std::min(shape.size(), kMostShown); ++i) {
     text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
   }
-  return text + "]";
+  return text + (shape.size() > kMostShown ? ", ...]" : "]");
 }
 
 void check_no_holes(const SafetensorsHeader& header, uint64_t file_size) {
+  const uint64_t data_bytes = file_size - header.data_offset;
   uint64_t expected = 0;
   for (const TensorEntry& tensor : header.tensors) {
     const auto fault = [&](const std::string& cause) {
-      return Error(ErrorKind::kFormat, cause).in_tensor(tensor.name).at_offset(header.data_offset + expected);
+      // The tensor before it may already end where no file does.
+      return Error(ErrorKind::kFormat, cause)
+          .in_tensor(tensor.name)
+          .at_offset(header.data_offset + std::min(expected, data_bytes));
     };
     if (tensor.begin > tensor.end) {
       throw fault(concat("data_offsets [", tensor.begin, ", ", tensor.end, "] end before they begin"));
@@ -54,7 +59,6 @@ void check_no_holes(const SafetensorsHeader& header, uint64_t file_size) {
     }
     expected = tensor.end;
   }
-  const uint64_t data_bytes = file_size - header.data_offset;
   if (expected > data_bytes) {
     throw Error(ErrorKind::kFormat,
                 concat("the tensors end at ", expected, " but the file has only ", data_bytes, " bytes of data: it is cut short"))

@@ -48,7 +48,7 @@ class HttpError final : public Error {
  public:
   enum class Lasts { kMaybeNot, kYes };  // whether to ask again is worth a try
 
-  HttpError(Lasts lasts, std::string cause) : Error(ErrorKind::kIo, std::move(cause)), lasts_(lasts) {}
+  HttpError(Lasts lasts, const std::string& cause) : Error(ErrorKind::kIo, cause), lasts_(lasts) {}
   Lasts lasts() const { return lasts_; }
 
  private:

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 namespace veturbo {
 namespace {
 
@@ -24,6 +26,22 @@ TEST(Error, SaysOfASystemCallWhichItWasAndWhy) {
   EXPECT_EQ(error.code(), ENOSPC);
   EXPECT_STREQ(error.what(), "write: No space left on device");
   EXPECT_STREQ(Error::from_errno(ENOENT, "").what(), "No such file or directory");
+}
+
+TEST(Error, CanBeShownWhateverTheFileSays) {
+  const std::string name = "a\nERROR: forged\x1b[2J";
+  const Error error = Error(ErrorKind::kFormat, "unknown dtype \"" + name + "\"").in_file(name).in_tensor(name);
+  const std::string shown = "a\\x0aERROR: forged\\x1b[2J";
+  EXPECT_EQ(error.message(), shown + ": tensor \"" + shown + "\": unknown dtype \"" + shown + "\"");
+  EXPECT_EQ(error.cause(), "unknown dtype \"" + shown + "\"");
+  EXPECT_EQ(error.file(), name);
+  EXPECT_EQ(error.tensor(), name);
+}
+
+TEST(Error, ShowsTheBeginningOfALongName) {
+  const Error error = Error(ErrorKind::kFormat, "is damaged").in_tensor(std::string(1'000'000, 'x'));
+  EXPECT_EQ(error.message(), "tensor \"" + std::string(256, 'x') + "...\": is damaged");
+  EXPECT_EQ(error.tensor().size(), 1'000'000U);
 }
 
 }  // namespace

@@ -85,7 +85,7 @@ Error call_error(const Library& library, const char* function) {
   if (text != nullptr && *text != '\0') {
     cause += concat(" (", text, ")");
   }
-  return Error(ErrorKind::kIo, std::move(cause), code);
+  return Error(ErrorKind::kIo, cause, code);
 }
 
 Connection::Connection(const Library& library, const std::string& configuration, const Access& access)

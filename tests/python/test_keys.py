@@ -324,7 +324,7 @@ def test_a_wrapped_key_that_is_not_even_text_is_sent_as_far_as_json_goes(program
 
 def test_a_long_refusal_is_cut_and_stays_one_line_of_whole_characters(program, kms):
     kms.misbehave(status=400, body=error_body("C" * 100, "line\r\nbreak " + "é" * 1000))
-    expected = f"the answer has status 400, {'C' * 64}...: line  break {'é' * 122}..."
+    expected = f"the answer has status 400, {'C' * 64}...: line\\x0d\\x0abreak {'é' * 122}..."
     assert program.why_not_wrapped(kms.environment()) == expected
 
 

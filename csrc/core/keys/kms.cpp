@@ -13,6 +13,7 @@
 #include "base/concat.h"
 #include "base/environment.h"
 #include "base/error.h"
+#include "keys/answers.h"
 #include "keys/kms_signature.h"
 #include "keys/pause.h"
 
@@ -61,18 +62,6 @@ std::string utc_now() {
   return std::string(text, std::strftime(text, sizeof(text), "%Y%m%dT%H%M%SZ", &parts));
 }
 
-// A server's words on their way into an error: no line breaks or other control characters, and at most `most` bytes of whole
-// UTF-8 characters.
-std::string quoted(std::string_view text, size_t most) {
-  size_t size = std::min(text.size(), most);
-  while (size < text.size() && size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0U) == 0x80U) {
-    --size;
-  }
-  std::string result(text.substr(0, size));
-  std::replace_if(result.begin(), result.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, ' ');
-  return size < text.size() ? result + "..." : result;
-}
-
 Secret joined(std::initializer_list<std::string_view> texts) {
   size_t size = 0;
   for (const std::string_view text : texts) {
@@ -100,22 +89,18 @@ std::string Kms::wrap(const Secret& data_key, const std::stop_token& stop) {
   OPENSSL_cleanse(encoded.data(), encoded.size());
   // Base64 needs no escapes in JSON.
   const Secret body = joined({"{\"Plaintext\": \"", plaintext.text(), "\"}"});
-  return std::string(ask("Encrypt", body, plaintext, stop).take("Result/CiphertextBlob").text());
+  return wrapped_key_in(ask("Encrypt", body, plaintext, stop));
 }
 
 Secret Kms::unwrap(std::string_view wrapped_key, const std::stop_token& stop) {
   // What a file says may be no UTF-8.
   const std::string body = nlohmann::json{{"CiphertextBlob", wrapped_key}}.dump(-1, ' ', /*ensure_ascii=*/false,
                                                                                 nlohmann::json::error_handler_t::replace);
-  const Secret text = ask("Decrypt", Secret(std::string_view(body)), Secret(), stop).take("Result/Plaintext");
-  std::optional<Secret> key = base64_decode(text.text());
-  if (!key) {
-    throw Error(ErrorKind::kNoKey, "the answer's Result/Plaintext is not base64");
-  }
-  return std::move(*key);
+  return unwrapped_key_in(ask("Decrypt", Secret(std::string_view(body)), Secret(), stop));
 }
 
 JsonStrings Kms::ask(std::string_view action, const Secret& body, const Secret& secret, const std::stop_token& stop) {
+  const Secret* const hidden[] = {&secret, &credentials_.secret_key, &credentials_.session_token};
   for (size_t attempt = 0;; ++attempt) {
     std::string reason;
     bool may_pass = false;
@@ -124,7 +109,7 @@ JsonStrings Kms::ask(std::string_view action, const Secret& body, const Secret& 
       if (response.status == 200) {
         return JsonStrings::parse(response.body.text());
       }
-      reason = refusal(response, secret);
+      reason = refusal_in(response, hidden);
       may_pass = response.status == 429 || (response.status >= 500 && response.status < 600);
     } catch (const HttpError& error) {
       reason = error.cause();
@@ -161,27 +146,6 @@ HttpResponse Kms::send_signed(std::string_view action, const Secret& body, const
   }
   request.add_header("Authorization", kms_authorization(parts, credentials_));
   return through_service ? service_.forward(std::move(request), stop) : send(request, stop);
-}
-
-// The server's own code and text are most of what there is to go by, unless they repeat what nobody may see.
-std::string Kms::refusal(const HttpResponse& response, const Secret& secret) const {
-  std::string text = concat("the answer has status ", response.status);
-  Secret code;
-  Secret message;
-  try {
-    JsonStrings answer = JsonStrings::parse(response.body.text());
-    code = answer.take("ResponseMetadata/Error/Code");
-    message = answer.take_if_any("ResponseMetadata/Error/Message");
-  } catch (const Error&) {
-    return text;  // it has not said why
-  }
-  for (const Secret* const hidden : {&secret, &credentials_.secret_key, &credentials_.session_token}) {
-    if (!hidden->empty() && (code.text().find(hidden->text()) != std::string_view::npos ||
-                             message.text().find(hidden->text()) != std::string_view::npos)) {
-      return text;
-    }
-  }
-  return concat(text, ", ", quoted(code.text(), 64), message.empty() ? "" : ": ", quoted(message.text(), 256));
 }
 
 crypto::DataKey KmsProvider::get(const KeyRequest& request, std::stop_token stop) {

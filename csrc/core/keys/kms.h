@@ -34,7 +34,6 @@ class Kms {
   // `secret` is what of the body may not be told when it is refused.
   JsonStrings ask(std::string_view action, const Secret& body, const Secret& secret, const std::stop_token& stop);
   HttpResponse send_signed(std::string_view action, const Secret& body, const std::stop_token& stop);
-  std::string refusal(const HttpResponse& response, const Secret& secret) const;
 
   KmsSettings settings_;
   Credentials credentials_;

@@ -6,11 +6,10 @@
 #include <cerrno>
 #include <charconv>
 
-#include "base/base64.h"
 #include "base/concat.h"
 #include "base/environment.h"
 #include "base/error.h"
-#include "base/iso_time.h"
+#include "keys/answers.h"
 #include "keys/pause.h"
 
 namespace veturbo::keys {
@@ -34,22 +33,6 @@ void read_number(const char* name, Number most, std::string_view wanted, Number&
     throw Error(ErrorKind::kInvalidArgument, concat(name, "=", text, ": give ", wanted, " from 0 to ", most));
   }
   out = value;
-}
-
-Secret decoded(JsonStrings& answer, std::string_view path) {
-  std::optional<Secret> value = base64_decode(answer.take(path).text());
-  if (!value) {
-    throw Error(ErrorKind::kNoKey, concat("the answer's ", path, " is not base64"));
-  }
-  return std::move(*value);
-}
-
-std::chrono::sys_seconds time_of(JsonStrings& answer, std::string_view path) {
-  const std::optional<std::chrono::sys_seconds> time = parse_iso_time(answer.take(path).text());
-  if (!time) {
-    throw Error(ErrorKind::kNoKey, concat("the answer's ", path, " is not a time"));
-  }
-  return *time;
 }
 
 }  // namespace
@@ -135,31 +118,15 @@ crypto::DataKey TrustedService::data_key(const std::string& path, const std::sto
   if (!settings_.pod.empty()) {
     headers.emplace_back("X-Encrypt-Caller-Pod", settings_.pod);
   }
-  JsonStrings answer = ask("encrypt-key", headers, stop);
-  Secret key = decoded(answer, "Key");
-  return crypto::make_data_key(std::move(key), decoded(answer, "IV").bytes(), "the answer's Key", "the answer's IV");
+  return data_key_in(ask("encrypt-key", headers, stop));
 }
 
 Credentials TrustedService::kms_credentials(const std::stop_token& stop) {
-  JsonStrings answer = ask("kms-sts", {}, stop);
-  return {.access_key = std::string(answer.take("Cred/AccessKeyId").text()),
-          .secret_key = answer.take("Cred/SecretAccessKey"),
-          .session_token = answer.take_if_any("Cred/SessionToken")};
+  return kms_credentials_in(ask("kms-sts", {}, stop));
 }
 
 SfcsCredentials TrustedService::sfcs_credentials(const std::stop_token& stop) {
-  JsonStrings answer = ask("sfcs-sts", {}, stop);
-  // By the service's clock, both of them: ours may be wrong.
-  const std::chrono::sys_seconds now = time_of(answer, "Cred/CurrentTime");
-  const std::chrono::sys_seconds end = time_of(answer, "Cred/ExpiredTime");
-  if (end <= now) {
-    throw Error(ErrorKind::kNoKey, "the answer's Cred/ExpiredTime is not after its Cred/CurrentTime");
-  }
-  return {.credentials = {.access_key = std::string(answer.take("Cred/AccessKeyId").text()),
-                          .secret_key = answer.take("Cred/SecretAccessKey"),
-                          .session_token = answer.take("Cred/SessionToken")},
-          .name_node = std::string(answer.take("SfcsNameNodeAddress").text()),
-          .lifetime = end - now};
+  return sfcs_credentials_in(ask("sfcs-sts", {}, stop));
 }
 
 HttpResponse TrustedService::forward(HttpRequest request, const std::stop_token& stop) {

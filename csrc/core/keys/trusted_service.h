@@ -15,13 +15,6 @@
 
 namespace veturbo::keys {
 
-// What SFCS is entered with, for some time.
-struct SfcsCredentials {
-  Credentials credentials;
-  std::string name_node;
-  std::chrono::seconds lifetime;  // from the answer on; at least one
-};
-
 // The service beside a container that knows the keys and credentials of its pod. It speaks HTTP on a unix socket, and tells
 // requests apart by a header.
 //

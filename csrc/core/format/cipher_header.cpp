@@ -1,6 +1,7 @@
 #include "format/cipher_header.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/base64.h"
@@ -101,7 +102,9 @@ CipherHeader parse_cipher_header(std::span<const std::byte> bytes) {
     throw bad_header("\"meta_data_key\" is not base64");
   }
   if (const auto found = fields.find("file_timestamp"); found != fields.end()) {
-    if (!found->is_number_integer()) {
+    // What is above the largest would be read as a time before 1970.
+    if (!found->is_number_integer() ||
+        (found->is_number_unsigned() && found->get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()})) {
       throw bad_header("\"file_timestamp\" is not an integer");
     }
     header.file_timestamp = found->get<int64_t>();

@@ -79,6 +79,7 @@ TEST(CipherHeader, ThatIsDamagedSaysHow) {
       {with("\"d3JhcHBlZA==\"", "null"), "\"meta_data_key\" is not a text"},
       {with("d3JhcHBlZA==", "d3JhcHBlZA"), "\"meta_data_key\" is not base64"},
       {with("1700000000", "\"today\""), "\"file_timestamp\" is not an integer"},
+      {with("1700000000", "9223372036854775808"), "\"file_timestamp\" is not an integer"},
   };
   for (const auto& [bytes, expected] : cases) {
     const Error error = veturbo::testing::error_of([&] { parse(bytes); });

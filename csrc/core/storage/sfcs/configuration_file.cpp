@@ -13,6 +13,7 @@
 #include "base/concat.h"
 #include "base/environment.h"
 #include "base/error.h"
+#include "base/readable.h"
 #include "storage/sfcs/path.h"
 #include "storage/system_calls.h"
 
@@ -86,6 +87,9 @@ void remove_stale_folders(const std::string& parent) {
 }
 
 void append_escaped(std::string_view text, const std::string& property, Secret& xml) {
+  if (valid_utf8(text) != text) {
+    throw Error(ErrorKind::kInvalidArgument, concat("the value of ", property, " is not UTF-8"));
+  }
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (static_cast<unsigned char>(c) < 0x20 && c != '\t' && c != '\n' && c != '\r') {

@@ -98,6 +98,7 @@ TEST(SfcsConfigurationFile, HasNoValueThatXmlCannotHold) {
   const Error error = error_of([&] { file.write(settings("a\x01"), access()); });
   EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
   EXPECT_EQ(error.message(), "the value of a.property has a control character");
+  EXPECT_EQ(error_of([&] { file.write(settings("a\xFF"), access()); }).message(), "the value of a.property is not UTF-8");
   EXPECT_FALSE(std::filesystem::exists(file.path()));
 }
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <filesystem>
 #include <string_view>
+#include <system_error>
 
 #include "base/concat.h"
 #include "base/environment.h"
@@ -75,7 +76,14 @@ const Backend& backend_of(std::string_view scheme, std::string_view uri) {
 }
 
 std::string absolute(std::string_view path) {
-  return std::filesystem::absolute(std::filesystem::path(path)).lexically_normal().string();
+  std::error_code code;
+  const std::filesystem::path whole = std::filesystem::absolute(std::filesystem::path(path), code);
+  if (code) {  // it is empty, or the working directory is gone
+    throw Error::from_errno(code.value(), "cannot make the path absolute").in_file(path);
+  }
+  const std::string normal = whole.lexically_normal().string();
+  // Of slashes alone the library leaves as many as there are.
+  return normal.find_first_not_of('/') == std::string::npos ? "/" : normal;
 }
 
 // Whether plain paths are those of SFCS, too: all but those in shared memory. What is local all the same has file:// before it.

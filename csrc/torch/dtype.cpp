@@ -1,5 +1,6 @@
 #include "torch/dtype.h"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <utility>
@@ -34,6 +35,16 @@ constexpr std::array<std::pair<DType, at::ScalarType>, 20> kTypes = {{
     {DType::kI64, at::kLong},
     {DType::kU64, at::kUInt64},
 }};
+
+// What PyTorch counts as the strides of a contiguous tensor: of an empty one, too, whose other dimensions may be anything.
+void check_strides(const std::vector<int64_t>& sizes) {
+  int64_t stride = 1;
+  for (size_t i = sizes.size(); i > 1; --i) {
+    if (__builtin_mul_overflow(stride, std::max<int64_t>(sizes[i - 1], 1), &stride)) {
+      throw Error(ErrorKind::kFormat, "its dimensions are larger than PyTorch's: a stride would overflow 64 bits");
+    }
+  }
+}
 
 }  // namespace
 
@@ -71,6 +82,7 @@ std::vector<int64_t> to_tensor_sizes(format::DType dtype, std::span<const uint64
     }
     sizes.back() /= 2;
   }
+  check_strides(sizes);
   return sizes;
 }
 

@@ -52,6 +52,11 @@ class TorchFileError(Exception):
     """The file is one of torch.save's, which the engine leaves to PyTorch. Users never see it."""
 
 
+def readable(text: str) -> str:
+    """Without characters that a terminal or a log would obey: names come from files."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 class python_errors:  # noqa: N801  a class, since of a call that takes microseconds a generator would be half
     """Raises what the operators called inside throw as the exceptions that Python's users expect."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from veturboio._arguments import check_tensors
-from veturboio._errors import python_errors
+from veturboio._errors import python_errors, readable
 from veturboio._jobs import Watch, finish, warn
 from veturboio._library import ops
 from veturboio._models import Models, Names, Selection, checked_names
@@ -29,7 +29,7 @@ def load_in_place(
     for name, kept in dropped.items():
         if name in state_dict and kept in state_dict and not same_view(state_dict[name], state_dict[kept]):
             if (fault := _mismatch(state_dict[name], state_dict[kept])) is not None:
-                raise ValueError(f'{models.title}: "{name}" {fault}, which the file has under "{kept}"')
+                raise ValueError(f'{models.title}: "{readable(name)}" {fault}, which the file has under "{readable(kept)}"')
             copies.append((state_dict[name], state_dict[kept]))
     targets = {name: tensor for name, tensor in state_dict.items() if name not in dropped}
     with python_errors():
@@ -68,7 +68,7 @@ def copy_into(state_dict: dict[str, torch.Tensor], loaded: Any, title: str) -> d
         elif (fault := _mismatch(state_dict[name], loaded[name])) is not None:
             faults.append(f'"{name}" {fault}')
     if faults:
-        raise ValueError(f"{title}: the tensors do not match the file, nothing was loaded: {'; '.join(faults)}")
+        raise ValueError(f"{title}: the tensors do not match the file, nothing was loaded: {readable('; '.join(faults))}")
     _copy_all([(tensor, loaded[name]) for name, tensor in state_dict.items()])
     return state_dict
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from veturboio._arguments import FilePath, local_path, operator_path
-from veturboio._errors import FileFormatError, python_errors
+from veturboio._errors import FileFormatError, python_errors, readable
 from veturboio._files import is_local
 
 FILE_SUFFIX = ".safetensors"
@@ -104,7 +104,7 @@ def names_to_load(shards: Shards, names: Sequence[Iterable[str]]) -> list[list[s
             absent.setdefault(file, []).append(name)
     if absent:
         assert shards.index is not None
-        lists = "; ".join(f"{file} has no {', '.join(absent[file])}" for file in sorted(absent))
+        lists = readable("; ".join(f"{file} has no {', '.join(absent[file])}" for file in sorted(absent)))
         raise FileFormatError(f"{shards.index}: tensors are not in the files that the index says: {lists}", shards.index)
     return chosen
 
@@ -116,8 +116,8 @@ def _without_repetition(shards: Shards, names: Sequence[Iterable[str]]) -> list[
         for name in of_file:
             if first.setdefault(name, file) != file:
                 raise FileFormatError(
-                    f'{shards.directory}: "{name}" is in {first[name]} and in {file}, and there is no index that says which of '
-                    "them is meant: load one file, or give the model a directory of its own",
+                    f'{shards.directory}: "{readable(name)}" is in {first[name]} and in {file}, and there is no index that says '
+                    "which of them is meant: load one file, or give the model a directory of its own",
                     shards.path(file),
                     name,
                 )
@@ -155,7 +155,9 @@ def _from_index(path: str, *, local: bool) -> Shards:
     if local:  # of a remote file that is told when it is opened: to ask takes as long
         absent = [file for file in shards.files if not Path(shards.path(file)).exists()]
         if absent:
-            raise FileNotFoundError(errno.ENOENT, f"Files that the index names are not there: {', '.join(absent)}", path)
+            raise FileNotFoundError(
+                errno.ENOENT, f"Files that the index names are not there: {readable(', '.join(absent))}", path
+            )
     return shards
 
 
@@ -183,7 +185,9 @@ def _parse(content: bytes, path: str) -> tuple[dict[str, str], dict[str, Any]]:
     for name, file in weight_map.items():
         if not is_file_name(file):
             raise FileFormatError(
-                f'{path}: the index has "{name}" in {file!r}, which is not the name of a file in its directory', path, name
+                f'{path}: the index has "{readable(name)}" in {file!r}, which is not the name of a file in its directory',
+                path,
+                name,
             )
     metadata = index.get("metadata", {})
     if not isinstance(metadata, dict):
@@ -195,7 +199,7 @@ def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         (repeated, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f'the key "{repeated}" is there more than once')
+        raise ValueError(f'the key "{readable(repeated)}" is there more than once')
     return result
 
 

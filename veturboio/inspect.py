@@ -18,7 +18,7 @@ import torch
 from veturboio._arguments import FilePath, local_path, operator_path
 from veturboio._cipher import read_header, time_of
 from veturboio._commands import complain, run_command, say
-from veturboio._errors import FileFormatError, TorchFileError, python_errors
+from veturboio._errors import FileFormatError, TorchFileError, python_errors, readable
 from veturboio._library import ops
 from veturboio._load import load
 from veturboio._models import Location
@@ -181,10 +181,10 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     for file in report["files"]:
         header = file["cipher_header"]
         state = f"encrypted, {header['mode']}, {header['timestamp']}" if header else "encrypted" if file["encrypted"] else "plain"
-        yield f"{_shown(file['file'])}: {report['format']}, {file['bytes']:,} bytes, {state}"
+        yield f"{readable(file['file'])}: {report['format']}, {file['bytes']:,} bytes, {state}"
     yield ""
     rows = [
-        (_shown(tensor["name"]), tensor["dtype"], str(tensor["shape"]), f"{tensor['bytes']:,}") for tensor in report["tensors"]
+        (readable(tensor["name"]), tensor["dtype"], str(tensor["shape"]), f"{tensor['bytes']:,}") for tensor in report["tensors"]
     ]
     yield from _table(("tensor", "dtype", "shape", "bytes"), rows, texts=3)
     yield ""
@@ -197,7 +197,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     if report["metadata"]:
         yield ""
         yield "metadata:"
-        yield from (f"  {_shown(key)}: {_shown(value)}" for key, value in sorted(report["metadata"].items()))
+        yield from (f"  {readable(key)}: {readable(value)}" for key, value in sorted(report["metadata"].items()))
     if "verified_bytes" in report:
         yield ""
         # PyTorch checks less of a file of its own.
@@ -212,11 +212,6 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) 
         yield "  ".join(
             f"{cell:{'<' if i < texts else '>'}{width}}" for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-
-
-def _shown(text: str) -> str:
-    """Without characters that a terminal would obey: names come from the file."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,8 @@ def test_every_file_that_is_missing_is_listed(tmp_path):
         ("[" * 100_000, "no JSON that can be read"),
         ('{"weight_map": {"a": "x"}, "weight_map": {}}', 'the key "weight_map" is there more than once'),
         ('{"weight_map": {"a": "x", "\\u0061": "y"}}', 'the key "a" is there more than once'),
+        ('{"weight_map": {"a\\n": "x", "a\\n": "y"}}', r'the key "a\\n" is there more than once'),
+        ({"weight_map": {"a\n\x1b[2J": 1}}, r'has "a\\n\\x1b\[2J" in 1'),
         ([], 'no "weight_map"'),
         ({"metadata": {}}, 'no "weight_map"'),
         ({"weight_map": ["a"]}, 'no "weight_map"'),
@@ -131,6 +133,7 @@ def test_what_is_no_index_is_refused(tmp_path, index, text):
             shard_files(of)
         assert caught.value.filename == str(tmp_path / INDEX)
         assert str(caught.value).startswith(f"{tmp_path / INDEX}: ")
+        assert str(caught.value).isprintable()
 
 
 def test_an_index_that_is_no_text_is_refused(tmp_path):

@@ -46,7 +46,8 @@ uint64_t hash(std::string_view name, uint64_t point) {
   for (const char c : name) {
     rest = rest << 8 | static_cast<uint8_t>(c);
   }
-  return push(value, rest);
+  // Once more multiplied: in the lowest bits alone, which choose the bucket, the last bytes would stand as they are.
+  return push(push(value, rest), 0);
 }
 
 }  // namespace

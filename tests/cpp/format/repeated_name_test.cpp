@@ -40,5 +40,16 @@ TEST(RepeatedName, IsFoundWhereverItStands) {
   }
 }
 
+// With all of them in one bucket this would take minutes.
+TEST(RepeatedName, IsNotLongSoughtAmongNamesThatEndAlike) {
+  std::vector<std::string> names;
+  for (int i = 0; i < 300'000; ++i) {
+    const std::string name = {static_cast<char>(i), static_cast<char>(i >> 8), static_cast<char>(i >> 16), 'a', 'b', 'c'};
+    names.push_back(name);
+    names.push_back("prefix." + name);
+  }
+  EXPECT_EQ(find_repeated_name(named(names)), std::nullopt);
+}
+
 }  // namespace
 }  // namespace veturbo::format

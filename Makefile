@@ -6,7 +6,8 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 CXX_FILES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/*.cpp' 'tests/*.h' 'bench/*.cpp' 'bench/*.h')
 SHELL_FILES = $(shell git ls-files '*.sh' '.ci/run')
 
-.PHONY: help setup test check test-cpp test-python test-san test-faults test-stress test-dist test-cuda-build demo bench bench-load bench-gpu clean
+.PHONY: help setup test check test-cpp test-python test-san test-faults test-stress fuzz test-dist test-cuda-build demo bench \
+  bench-load bench-gpu clean
 
 help:
 	@echo "make demo             run a real model, convert one, compare the loaders"
@@ -17,6 +18,7 @@ help:
 	@echo "make test-san         the C++ unit tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make test-faults      loads and saves that fail, in 1400 scenarios, and 200 that are killed (FAULTS='--seed 7')"
 	@echo "make test-stress      threads and processes at once, 200 interrupts, 90 exits, 200 repeats (STRESS='--seed 7')"
+	@echo "make fuzz             what parsers make of bytes that nobody would write: libFuzzer, 60 s a parser (FUZZ_SECONDS=600)"
 	@echo "make test-dist        sdist, wheel and pip install"
 	@echo "make test-cuda-build  a CUDA build against CUDA_TORCH (a 5 GB download), and the tests on it"
 	@echo "make bench            loads, saves and conversions, beside the peers and what the machine can do (25 minutes)"
@@ -53,6 +55,10 @@ test-faults: setup
 # STRESS: options of the program
 test-stress: setup
 	$(PYTHON_IN_VENV) tests/python/stress_campaign.py $(STRESS)
+
+# FUZZ_SECONDS for each parser, FUZZ_TARGETS="uri cipher_header" for some of them; what these are lists tests/fuzz/targets.h.
+fuzz: setup
+	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/fuzz run
 
 test-dist: setup
 	VENV=$(VENV) tools/test_dist.sh

@@ -17,16 +17,16 @@ settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (make test-python): what uses SFCS is left to one of them, which begins with it. Some of these tests
-    look for what clients on this machine have left, and all together they take nearly half of the time.
+    """With several processes (make test-python): a module is left to one of them, for what it builds and starts; and what uses
+    SFCS, too, which comes first: some of these tests look for what clients on this machine have left, and all together they take
+    nearly half of the time.
     """
 
     def uses_sfcs(item: pytest.Item) -> bool:
         return "cluster" in getattr(item, "fixturenames", ())
 
     for item in items:
-        if uses_sfcs(item):
-            item.add_marker(pytest.mark.xdist_group("sfcs"))
+        item.add_marker(pytest.mark.xdist_group("sfcs" if uses_sfcs(item) else item.path.stem))
     items.sort(key=uses_sfcs, reverse=True)
 
 

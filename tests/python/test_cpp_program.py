@@ -12,6 +12,7 @@ import torch
 from torch.utils.cpp_extension import include_paths, library_paths
 
 import veturboio
+from fakes.build import building
 from fakes.kms import FakeKms
 from fakes.trusted_service import FakeTrustedService
 
@@ -31,7 +32,9 @@ def program() -> Path:
     """The compiled program. It takes half a minute, so it is kept until its source or PyTorch changes."""
     key = hashlib.sha256(SOURCE.read_bytes() + torch.__version__.encode()).hexdigest()[:16]
     path = ROOT / "build" / "libtorch_program" / key
-    if not path.exists():
+    with building():
+        if path.exists():
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".new")
         command = ["g++", "-std=c++20", "-O0", "-o", str(unfinished), str(SOURCE)]

@@ -17,6 +17,7 @@ import pytest
 
 from fakes import kms as fake_kms
 from fakes import trusted_service as fake_service
+from fakes.build import make
 from fakes.kms import FakeKms, Request, error_body
 from fakes.trusted_service import FakeTrustedService
 
@@ -82,12 +83,7 @@ class Program:
 
 @pytest.fixture(scope="module")
 def program() -> Program:
-    made = subprocess.run(
-        ["make", "-j2", "--no-print-directory", "-C", str(ROOT / "tests" / "cpp"), "find_key_program"],
-        capture_output=True,
-        text=True,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
+    make("the program that asks for keys", ROOT / "tests" / "cpp", "find_key_program")
     return Program(ROOT / "build" / "cpp" / "find_key_program")
 
 

@@ -285,7 +285,8 @@ def test_a_file_that_is_replaced_while_it_is_read(sfcs: Folder):
     assert bytes(buffer.tolist()) == old
     print(reader.warnings())
     """
-    out = run_python(code, sfcs.uri("model"), sfcs.path / "model", env=process_environment(sfcs.cluster)).stdout
+    slow = process_environment(sfcs.cluster, FAKE_CLOUDFS_DELAY_MS="100")  # so that one reader does not have it all
+    out = run_python(code, sfcs.uri("model"), sfcs.path / "model", env=slow).stdout
     assert "read by fewer readers than it might have been: the file has been replaced since it was opened" in out
 
 

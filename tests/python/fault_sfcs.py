@@ -81,7 +81,7 @@ class Campaign:
         number = draw.randint(1, calls[function])
         which = draw.choice((str(number), str(number), f"{number}+", "*", "20%"))
         error = draw.choice((*LIBRARY_ERRORS, "ENOSPC") if function == "cfsWrite" else LIBRARY_ERRORS)
-        after = draw.random() < 0.2 and which.isdigit()
+        after = draw.random() < 0.2
         fault = f"{function}:{which}:{error}{':after' if after else ''}"
         variables = (("FAKE_CLOUDFS_FAIL", fault), ("FAKE_CLOUDFS_SEED", str(seed)))
         return Scenario(operation, variables, function, which, error, after)

@@ -166,6 +166,13 @@ def test_what_could_not_be_removed_is_told_and_goes_with_the_next_save(sfcs: Fol
     assert sfcs.names() == ["model"]
 
 
+def test_of_what_opens_and_says_that_it_does_not_nothing_is_left_after_the_next_save(sfcs: Folder, client: Client):
+    [line] = client.run("save", FAKE_CLOUDFS_FAIL="cfsOpenFileAcc:*:EIO:after")
+    assert line.startswith("OSError|5|")
+    assert client.run("save") == []
+    assert sfcs.names() == ["model"]
+
+
 @CIPHERS
 @pytest.mark.parametrize("seed", range(3))
 def test_short_reads_and_writes_are_continued(sfcs: Folder, client: Client, seed, cipher):

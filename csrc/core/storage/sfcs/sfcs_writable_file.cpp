@@ -78,8 +78,6 @@ uint64_t choose_part_size(uint64_t size, uint64_t block_size) {
   return round_up((size + kMaxWriters - 1) / kMaxWriters, block_size);
 }
 
-enum class Removal { kIfEmpty, kWithContent };
-
 void remove(const Connection& connection, const std::string& path, Removal removal) {
   const Library& library = connection.library();
   if (library.remove(connection.get(), path.c_str(), removal == Removal::kWithContent ? 1 : 0) != 0 && errno != ENOENT) {
@@ -182,15 +180,16 @@ uint64_t SfcsWritableFile::find_block_size() {
 void SfcsWritableFile::make_folder() {
   const std::string path = join(concat_dir_.empty() ? split(target_).folder : concat_dir_, stage_name(target_));
   try {
-    make_folder(path);
+    // Where there is something in it afterwards, another save is at work there.
+    make_folder(path, Removal::kIfEmpty);
   } catch (const Error&) {
     // Most likely another process saves this file at the same time. Whoever is last wins; if it is something else, it shows
     // again.
-    make_folder(concat(path, "-", token_));
+    make_folder(concat(path, "-", token_), Removal::kWithContent);
   }
 }
 
-void SfcsWritableFile::make_folder(const std::string& path) {
+void SfcsWritableFile::make_folder(const std::string& path, Removal on_failure) {
   on_connection([&](const Connection& connection) {
     if (connection.library().create_directory(connection.get(), path.c_str()) != 0) {
       throw call_error(connection.library(), "cfsCreateDirectory");
@@ -199,19 +198,14 @@ void SfcsWritableFile::make_folder(const std::string& path) {
   try {
     lock_ = std::make_unique<Part>(*mount_, retries_, join(path, "lock"), Part::Name::kAsGiven);
   } catch (const Error&) {
-    remove_if_empty(path);
+    try {
+      on_connection([&](const Connection& connection) { remove(connection, path, on_failure); });
+    } catch (const Error&) {
+      // It is not empty, or what has brought us here is told.
+    }
     throw;
   }
   folder_ = path;
-}
-
-// Where there is something in it, another save is at work there.
-void SfcsWritableFile::remove_if_empty(const std::string& folder) {
-  try {
-    on_connection([&](const Connection& connection) { remove(connection, folder, Removal::kIfEmpty); });
-  } catch (const Error&) {
-    // Then it is not empty, or what has brought us here is told.
-  }
 }
 
 Part& SfcsWritableFile::part_at(size_t index) {

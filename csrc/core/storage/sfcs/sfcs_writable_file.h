@@ -11,6 +11,8 @@
 
 namespace veturbo::storage::sfcs {
 
+enum class Removal { kIfEmpty, kWithContent };
+
 // A file of SFCS that is being saved: written elsewhere and renamed when it is whole, since a writer of the name itself would
 // empty the old file first.
 //
@@ -35,8 +37,7 @@ class SfcsWritableFile final : public WritableFile {
   void look_at_target();
   uint64_t find_block_size();
   void make_folder();
-  void make_folder(const std::string& path);
-  void remove_if_empty(const std::string& folder);
+  void make_folder(const std::string& path, Removal on_failure);
   Part& part_at(size_t index);
   uint64_t end_of_part(size_t index) const;
   uint64_t written() const;

@@ -180,7 +180,7 @@ LOADERS = {
     "veturboio AES-128": Loader(_veturboio(key=encryption_key(128), iv=IV), OWNED, ".aes128"),
     "veturboio AES-256": Loader(_veturboio(key=encryption_key(256), iv=IV), OWNED, ".aes256"),
     "drop-in safe_open": Loader(_safe_open("veturboio.safetensors"), MAPPED),
-    "drop-in load_file": Loader(_drop_in, OWNED),
+    "drop-in load_file": Loader(_drop_in, MAPPED),
     "veturboio .pt": Loader(_veturboio(), OWNED, ".pt"),
     "torch": Loader(_torch, OWNED, ".pt"),
     "torch mmap": Loader(_torch_mmap, MAPPED, ".pt"),

@@ -21,7 +21,7 @@ help:
 	@echo "make fuzz             what parsers make of bytes that nobody would write: libFuzzer, 60 s a parser (FUZZ_SECONDS=600)"
 	@echo "make test-dist        sdist, wheel and pip install"
 	@echo "make test-cuda-build  a CUDA build against CUDA_TORCH (a 5 GB download), and the tests on it"
-	@echo "make bench            loads, saves and conversions, beside the peers and what the machine can do (25 minutes)"
+	@echo "make bench            loads, saves and conversions, beside the peers and what the machine can do (an hour)"
 	@echo "make bench-load       loading from shared memory, beside torch.load"
 	@echo "make bench-gpu        loading to a CUDA GPU and saving from it, beside what its link can do"
 	@echo "make clean            remove what was built, but not $(VENV)"

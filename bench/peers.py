@@ -1,6 +1,6 @@
 """veTurboIO beside its peers and beside what the machine can do at most: loads, saves, conversions, first loads.
 
-python bench/peers.py                                    # all of it, about 25 minutes on 2 cores
+python bench/peers.py                                    # all of it, about an hour on 2 cores
 python bench/peers.py --cases load save --models llama   # some of it
 python bench/peers.py --json peers.json --plot peers.png
 

@@ -27,7 +27,7 @@ LARGE = 128 << 20  # more than there is
 SMALL = 100_000
 
 BEGINNING = """
-import gc, resource, sys
+import ctypes, gc, resource, sys
 from pathlib import Path
 import torch, veturboio
 from veturboio import cipher, convert, inspect
@@ -37,6 +37,9 @@ keys = {"key": bytes(range(16)), "iv": bytes(16)}
 large = torch.zeros(128 << 20, dtype=torch.uint8)
 twice = torch.zeros(256 << 20, dtype=torch.uint8)
 veturboio.load(folder / "small")  # what comes with a first load is there
+# malloc's arenas: each thread may get 64 MiB of addresses, and whether there is room for them is chance.
+M_ARENA_MAX = -8
+assert ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1) == 1
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (96 << 20), resource.RLIM_INFINITY))
 """

@@ -23,9 +23,11 @@ namespace {
 // O_NONBLOCK only matters for what open() refuses: opening a FIFO would wait for its writer.
 constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
 
-// The strictest alignment that a local file system asks for; statx() would tell the loosest, which gains nothing here.
+// Of offset and length: the strictest that a local file system asks for. Of memory too, unless it says what it does with.
 constexpr uint64_t kDirectAlignment = 4096;
 constexpr uint64_t kBounceBytes = uint64_t{4} << 20;
+// Below this, reading a block of its own for what comes before the first aligned byte costs more than the copy that it saves.
+constexpr uint64_t kMinInPlaceBytes = uint64_t{512} << 10;
 
 constexpr uint64_t kCachedChunkBytes = uint64_t{4} << 20;
 constexpr uint64_t kDirectChunkBytes = uint64_t{8} << 20;
@@ -37,7 +39,7 @@ constexpr uint64_t kCachedGapBytes = uint64_t{4} << 10;
 constexpr uint64_t kDirectGapBytes = uint64_t{64} << 10;
 constexpr uint64_t kFarGapBytes = uint64_t{256} << 10;
 constexpr int kMaxCachedReads = 16;  // memory bandwidth is used up by then
-constexpr int kMinDirectReads = 4;   // a disk wants several requests at once, also where cores are few
+constexpr int kMinDirectReads = 12;  // a disk wants many requests at once, also where cores are few and busy with copying
 
 // Below this, opening the file a second time and asking for its pages costs more than direct I/O could gain.
 constexpr uint64_t kMinColdBytes = uint64_t{16} << 20;
@@ -68,6 +70,18 @@ void ask_for(int fd, uint64_t offset, uint64_t size) {
     ::posix_fadvise(fd, static_cast<off_t>(offset + done), static_cast<off_t>(std::min(size - done, kReadAheadBytes)),
                     POSIX_FADV_WILLNEED);
   }
+}
+
+// NVMe drives take memory at any multiple of four bytes, where most others want whole sectors. Linux tells since 6.1.
+uint64_t direct_memory_alignment(const SystemCalls& calls, int fd) {
+#ifdef STATX_DIOALIGN
+  struct statx info = {};
+  if (calls.statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 && (info.stx_mask & STATX_DIOALIGN) != 0 &&
+      std::has_single_bit(info.stx_dio_mem_align)) {
+    return info.stx_dio_mem_align;
+  }
+#endif
+  return kDirectAlignment;
 }
 
 Error ended_early(uint64_t offset, uint64_t size) {
@@ -180,6 +194,7 @@ void PosixReadableFile::find_distance() const {
 
 void PosixReadableFile::use_direct_io(UniqueFd fd) const {
   if (fd) {
+    memory_alignment_ = direct_memory_alignment(calls_, fd.get());
     direct_handles_ = std::make_unique<ReaderHandles>(std::move(fd), kFlags | O_DIRECT, calls_);
     direct_.store(true, std::memory_order_release);
   }
@@ -246,9 +261,11 @@ bool PosixReadableFile::read_direct(int fd, uint64_t offset, std::span<std::byte
   bool accepted = true;
   while (accepted && !out.empty()) {
     const uint64_t begin = align_down(offset, kDirectAlignment);
-    const uint64_t whole = align_down(out.size(), kDirectAlignment);
+    const uint64_t head = std::min<uint64_t>(align_up(offset, kDirectAlignment) - offset, out.size());
+    const uint64_t whole = align_down(out.size() - head, kDirectAlignment);
+    const bool in_place = is_aligned(out.data() + head, memory_alignment_) && whole >= (head == 0 ? 1 : kMinInPlaceBytes);
     size_t moved = 0;
-    if (offset == begin && whole > 0 && is_aligned(out.data(), kDirectAlignment)) {
+    if (in_place && head == 0) {
       const ssize_t got = read(offset, out.first(std::min(whole, kDirectChunkBytes)));
       accepted = got >= 0;
       moved = accepted ? static_cast<size_t>(got) : 0;
@@ -256,7 +273,8 @@ bool PosixReadableFile::read_direct(int fd, uint64_t offset, std::span<std::byte
       if (bounce.size() == 0) {
         bounce = take_bounce_buffer();
       }
-      const uint64_t wanted = std::min(kBounceBytes, align_up(offset + out.size(), kDirectAlignment) - begin);
+      const uint64_t wanted =
+          in_place ? kDirectAlignment : std::min(kBounceBytes, align_up(offset + out.size(), kDirectAlignment) - begin);
       const ssize_t got = read(begin, {bounce.data(), wanted});
       accepted = got >= 0;
       const uint64_t skip = offset - begin;

@@ -16,8 +16,9 @@ namespace veturbo::storage {
 
 // A regular file, read through the page cache or, with direct I/O, past it.
 //
-// O_DIRECT wants offset, length and memory aligned; tensors seldom are. What is aligned goes straight into the caller's memory,
-// the rest through a bounce buffer, one a reading thread. A file system that refuses (EINVAL) is read through the cache instead.
+// O_DIRECT wants offset, length and memory aligned; tensors seldom are, unless the disk does with little (NVMe). What is aligned
+// goes straight into the caller's memory, the rest through a bounce buffer, one a reading thread. A file system that refuses
+// (EINVAL) is read through the cache instead.
 //
 // What does not lie on a disk of this machine may be near or far. It is found to be far when a read has waited long: the
 // header's, a page's that is read for this, or else the first chunk's. From then on it is read by many readers, each through a
@@ -58,6 +59,7 @@ class PosixReadableFile final : public ReadableFile {
   // What turns out while the file is being read, or when it is first asked for traits().
   mutable ReaderHandles handles_;
   mutable std::unique_ptr<ReaderHandles> direct_handles_;
+  mutable uint64_t memory_alignment_ = 1;  // for direct I/O
   mutable std::atomic<bool> direct_ = false;
   mutable std::once_flag distance_asked_;
   mutable bool cached_ = true;

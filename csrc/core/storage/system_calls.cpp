@@ -23,6 +23,7 @@ constexpr size_t kMaxTransfer = size_t{1} << 30;
 const SystemCalls& system_calls() {
   static constexpr SystemCalls kCalls = {
       .open = [](const char* path, int flags, mode_t mode) { return ::open(path, flags, mode); },
+      .statx = ::statx,
       .pread = ::pread,
       .pwrite = ::pwrite,
       .fallocate = ::fallocate,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <cerrno>
@@ -9,9 +10,11 @@
 
 namespace veturbo::storage {
 
-// Every system call that moves or publishes data, behind one table: the tests put failing ones in its place, one at a time.
+// Every system call that moves or publishes data, and what decides how, behind one table: the tests put failing ones in its
+// place, one at a time.
 struct SystemCalls {
   int (*open)(const char* path, int flags, mode_t mode);
+  int (*statx)(int fd, const char* path, int flags, unsigned mask, struct statx* info);
   ssize_t (*pread)(int fd, void* buffer, size_t count, off_t offset);
   ssize_t (*pwrite)(int fd, const void* buffer, size_t count, off_t offset);
   int (*fallocate)(int fd, int mode, off_t offset, off_t length);

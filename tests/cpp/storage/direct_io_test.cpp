@@ -57,6 +57,71 @@ TEST_F(DirectIoTest, ReadsAnyRangeIntoAnyMemory) {
   }
 }
 
+#ifdef STATX_DIOALIGN
+// A disk that takes memory at any multiple of four bytes, and how much it was asked to read outside of the reader's own memory.
+class FineDisk {
+ public:
+  static inline std::span<const std::byte> target;
+  static inline size_t elsewhere = 0;
+  static inline int misaligned = 0;
+
+  static SystemCalls calls() {
+    SystemCalls calls = system_calls();
+    calls.statx = [](int fd, const char* path, int flags, unsigned mask, struct statx* info) {
+      const int result = ::statx(fd, path, flags, mask, info);
+      info->stx_mask |= STATX_DIOALIGN;
+      info->stx_dio_mem_align = 4;
+      info->stx_dio_offset_align = 512;
+      return result;
+    };
+    calls.pread = read;
+    return calls;
+  }
+
+ private:
+  static ssize_t read(int fd, void* buffer, size_t count, off_t offset) {
+    const auto* const begin = static_cast<const std::byte*>(buffer);
+    misaligned += !is_aligned(begin, 4) || count % 512 != 0 || offset % 512 != 0;
+    elsewhere += begin >= target.data() && begin + count <= target.data() + target.size() ? 0 : count;
+    // The disk of this machine may be of another kind.
+    const MappedRegion aligned = MappedRegion::anonymous(count);
+    const ssize_t got = ::pread(fd, aligned.data(), count, offset);
+    std::memcpy(buffer, aligned.data(), got > 0 ? static_cast<size_t>(got) : 0);
+    return got;
+  }
+};
+
+TEST_F(DirectIoTest, ReadsStraightIntoMemoryThatIsAlignedEnoughForTheDisk) {
+  const std::vector<std::byte> content = pattern(5'000'001);
+  write("file", content);
+  const SystemCalls calls = FineDisk::calls();
+  const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls);
+  const MappedRegion memory = MappedRegion::anonymous(content.size() + 8192);
+  struct Case {
+    size_t offset;
+    size_t size;
+    size_t shift;  // of the memory
+    size_t elsewhere;
+  };
+  const size_t rest = content.size() - 4096;
+  for (const Case& c : {
+           Case{0, 8192, 4, 0},                             // aligned at both ends
+           Case{8, 4'000'000, 64, 2 * 4096},                // the block of either end
+           Case{4100, rest - 4, 0, 2 * 4096},               // up to the end of the file
+           Case{4096, rest, 1, rest - rest % 4096 + 4096},  // odd memory: all of it, with the whole last block
+           Case{8, 100'000, 64, 102'400},                   // too little for three reads
+       }) {
+    FineDisk::target = {memory.data() + c.shift, c.size};
+    FineDisk::elsewhere = 0;
+    file->read_at(c.offset, {memory.data() + c.shift, c.size});
+    EXPECT_EQ(std::memcmp(memory.data() + c.shift, content.data() + c.offset, c.size), 0) << c.offset << ' ' << c.size;
+    EXPECT_EQ(FineDisk::elsewhere, c.elsewhere) << c.offset << ' ' << c.size;
+  }
+  EXPECT_EQ(FineDisk::misaligned, 0);
+  EXPECT_TRUE(file->uses_direct_io());
+}
+#endif
+
 TEST_F(DirectIoTest, FallsBackToThePageCacheWhereItIsRefused) {
   const std::vector<std::byte> content = pattern(100'000);
   write("file", content);

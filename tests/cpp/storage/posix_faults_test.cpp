@@ -47,6 +47,7 @@ bool fails(const std::string& call) {
 
 const SystemCalls kFaultyCalls = {
     .open = [](const char* path, int flags, mode_t mode) { return fails("open") ? -1 : ::open(path, flags, mode); },
+    .statx = ::statx,
     .pread = [](int fd, void* buffer, size_t count, off_t offset) -> ssize_t {
       return fails("pread") ? -1 : ::pread(fd, buffer, std::min(count, most_bytes), offset);
     },

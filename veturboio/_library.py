@@ -34,8 +34,14 @@ def _load_library() -> Any:
             f"veturboio was built against PyTorch {built_for}, but {torch.__version__} is installed, and PyTorch's C++ "
             f"interface changes between releases. Run: {_REINSTALL}"
         )
+    for name in _OPERATORS_OF_A_LOAD:
+        getattr(torch.ops.veturbo, name)
     return torch.ops.veturbo
 
+
+# PyTorch takes up to a tenth of a millisecond to find an operator, once in a process: now, while a model's user imports, and not
+# when the first small file is loaded.
+_OPERATORS_OF_A_LOAD = ("is_local", "last_error", "open_model", "start_load_models")
 
 #: The operators, ``torch.ops.veturbo``.
 ops = _load_library()

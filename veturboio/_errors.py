@@ -98,7 +98,7 @@ def _from_last_error(error: Exception) -> BaseException:
     if kind == "out_of_memory":
         return MemoryError(message)
     if _NO_MEMORY.search(message):
-        return MemoryError(message)
+        return MemoryError("not enough memory" if message == "std::bad_alloc" else message)
     return error  # PyTorch's own
 
 

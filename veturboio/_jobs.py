@@ -54,8 +54,16 @@ class Watch:
         if self._report is not None:
             self._report(total, total)
 
+    def of_opening(self) -> Watch:
+        """One for what comes before the bytes that are reported."""
+        watch = Watch(self._title, None, self._timeout)
+        watch._began = watch._moved = self._began
+        return watch
+
     def _account(self, done: int, total: int, now: float) -> str:
         assert self._timeout is not None
+        if total == 0:
+            return f"not done after {self._timeout:g} s, given up while its header was read"
         begin = f"not done after {self._timeout:g} s, given up at {done} of {total} bytes"
         if now - self._moved >= min(self._timeout, max(1.0, self._timeout / 2)):
             return f"{begin}: stalled, none came in the last {now - self._moved:.1f} s"
@@ -115,18 +123,25 @@ def _outlive(job: Any) -> None:
         pass
 
 
-def give_up(job: Any) -> None:
-    """Cancels the job. One whose workers do not come back from the system, as from a server that does not answer, is left to
+def give_up(*jobs: Any) -> None:
+    """Cancels the jobs. Those whose workers do not come back from the system, as from a server that does not answer, are left to
     them: whoever waits for it must not wait with them."""
-    job.cancel()
-    if not _ends_in(job, _STOP_SECONDS):
-        if is_ending():  # a thread that is started now never begins
-            _keep_for_ever(job)
-            return
-        try:
-            threading.Thread(target=_outlive, args=(job,), name="veturboio-abandoned", daemon=True).start()
-        except RuntimeError:  # there are no more threads
-            _keep_for_ever(job)
+    for job in jobs:
+        job.cancel()
+    until = time.monotonic() + _STOP_SECONDS
+    for job in jobs:
+        if not _ends_in(job, max(0.0, until - time.monotonic())):
+            _abandon(job)
+
+
+def _abandon(job: Any) -> None:
+    if is_ending():  # a thread that is started now never begins
+        _keep_for_ever(job)
+        return
+    try:
+        threading.Thread(target=_outlive, args=(job,), name="veturboio-abandoned", daemon=True).start()
+    except RuntimeError:  # there are no more threads
+        _keep_for_ever(job)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def _load_library() -> Any:
 
 # PyTorch takes up to a tenth of a millisecond to find an operator, once in a process: now, while a model's user imports, and not
 # when the first small file is loaded.
-_OPERATORS_OF_A_LOAD = ("is_local", "last_error", "open_model", "start_load_models")
+_OPERATORS_OF_A_LOAD = ("is_local", "last_error", "start_open_model", "start_load_models")
 
 #: The operators, ``torch.ops.veturbo``.
 ops = _load_library()

@@ -120,7 +120,7 @@ def load(
         watch = Watch(title_of(file), report, seconds(timeout))
         location = Location(file, use_cipher, key, iv)
         try:
-            models = location.open(use_direct_io)
+            models = location.open(use_direct_io, watch.of_opening())
             selection = models.select(names)
             if state_dict is not None:
                 return load_in_place(state_dict, models, selection, transfer, watch)

@@ -95,7 +95,7 @@ def load_into(
         watch = Watch(title_of(file), parts, seconds(timeout))
         location = Location(file, use_cipher, key, iv)
         with suppress(TorchFileError):
-            source = _Source(location.open(use_direct_io), transfer, watch, parts)
+            source = _Source(location.open(use_direct_io, watch.of_opening()), transfer, watch, parts)
         if source is None:
             loaded = load(
                 file if location.memory is None else location.memory,  # a file object has been read

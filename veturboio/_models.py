@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from veturboio._arguments import FilePath, local_path, operator_path
 from veturboio._cipher import Bytes, find_cipher
 from veturboio._errors import FileFormatError, TorchFileError, python_errors
+from veturboio._jobs import Watch, finish, give_up
 from veturboio._library import ops
 from veturboio._memory import MEMORY_NAME, Memory, as_tensor, is_memory, read_memory
 from veturboio._shards import Shards, names_to_load, shard_files
@@ -51,34 +52,38 @@ class Location:
             self.paths = [path] if self._shards is None else list(self._shards.paths())
         self.ciphers = [find_cipher(path, use_cipher, key, iv) for path in self.paths]
 
-    def open(self, use_direct_io: bool | None) -> Models:
+    def open(self, use_direct_io: bool | None, watch: Watch | None = None) -> Models:
         """Opens the files and reads their headers. TorchFileError when it is one file, and one of torch.save."""
         if self.memory is not None:
             with python_errors():
                 return Models(self.title, [ops.open_buffer(as_tensor(self.memory), self.title)])
 
-        def open_one(path: FilePath, cipher: Any) -> Any:
-            with python_errors():
-                return ops.open_model(operator_path(path), use_direct_io=use_direct_io, cipher=cipher)
-
-        if self._shards is None:
-            return Models(self.title, [open_one(self.paths[0], self.ciphers[0])])
         try:
-            native = _at_once(open_one, self.paths, self.ciphers)  # far away each takes a while
+            native = self._open_files(use_direct_io, watch)
         except TorchFileError as error:
+            if self._shards is None:
+                raise
             raise FileFormatError(f"{self.title}: a file of it is not what its name says: {error}", self.title) from None
+        if self._shards is None:
+            return Models(self.title, native)
         return Models(self.title, native, names_to_load(self._shards, Models(self.title, native).names_of_each()))
 
-
-def _at_once(open_one: Callable[[FilePath, Any], Any], paths: list[FilePath], ciphers: list[Any]) -> list[Any]:
-    """One after the other where no thread can be started."""
-    try:
-        with ThreadPoolExecutor(min(_MAX_OPENERS, len(paths))) as pool:
-            return list(pool.map(open_one, paths, ciphers))
-    except RuntimeError as error:
-        if "can't start new thread" not in str(error):
+    def _open_files(self, use_direct_io: bool | None, watch: Watch | None) -> list[Any]:
+        """Several at once: far away each takes a while."""
+        jobs: deque[Any] = deque()
+        opened = []
+        try:
+            for path, cipher in zip(self.paths, self.ciphers, strict=True):
+                if len(jobs) == _MAX_OPENERS:
+                    opened.append(finish(jobs.popleft(), watch))
+                with python_errors():
+                    jobs.append(ops.start_open_model(operator_path(path), use_direct_io=use_direct_io, cipher=cipher))
+            while jobs:
+                opened.append(finish(jobs.popleft(), watch))
+        except BaseException:
+            give_up(*jobs)
             raise
-    return list(map(open_one, paths, ciphers))
+        return opened
 
 
 def open_safetensors(

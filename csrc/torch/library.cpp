@@ -9,6 +9,7 @@
 #include "torch/io_helper.h"
 #include "torch/load_job.h"
 #include "torch/model_reader.h"
+#include "torch/open_job.h"
 #include "torch/save_job.h"
 
 // All that PyTorch sees of us: the classes, then every operator's schema. What the operators do is in ops.cpp.
@@ -68,6 +69,11 @@ TORCH_LIBRARY(veturbo, library) {
       .def("map_tensor", [](const c10::intrusive_ptr<ModelReader>& self, const std::string& name) {
         return with_errors([&] { return self->map_tensor(name); });
       });
+  library.class_<OpenJob>("OpenJob")
+      .def("wait", method(&OpenJob::wait))
+      .def("cancel", method(&OpenJob::cancel))
+      .def("progress", method(&OpenJob::progress))
+      .def("result", method(&OpenJob::result));
   library.class_<LoadJob>("LoadJob")
       .def("wait", method(&LoadJob::wait))
       .def("cancel", method(&LoadJob::cancel))
@@ -149,6 +155,9 @@ TORCH_LIBRARY(veturbo, library) {
   library.def(
       schema("open_model(str file, *, bool? use_direct_io=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
              "-> __torch__.torch.classes.veturbo.ModelReader"));
+  library.def(
+      schema("start_open_model(str file, *, bool? use_direct_io=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
+             "-> __torch__.torch.classes.veturbo.OpenJob"));
   library.def(schema("open_buffer(Tensor bytes, str name) -> __torch__.torch.classes.veturbo.ModelReader"));
   // Of several files at once; `names` has a list for each.
   library.def(

@@ -19,6 +19,7 @@
 #include "torch/io_helper.h"
 #include "torch/load_job.h"
 #include "torch/model_reader.h"
+#include "torch/open_job.h"
 #include "torch/save_job.h"
 
 #ifdef VETURBO_WITH_CUDA
@@ -80,6 +81,11 @@ NamesOfEach of_one_model(Names names) {
 c10::intrusive_ptr<ModelReader> open_model(const std::string& file, std::optional<bool> use_direct_io,
                                            const OptionalCipher& cipher) {
   return with_errors([&] { return c10::make_intrusive<ModelReader>(file, direct_io(use_direct_io), cipher); });
+}
+
+c10::intrusive_ptr<OpenJob> start_open_model(const std::string& file, std::optional<bool> use_direct_io,
+                                             const OptionalCipher& cipher) {
+  return with_errors([&] { return c10::make_intrusive<OpenJob>(file, direct_io(use_direct_io), cipher); });
 }
 
 c10::intrusive_ptr<ModelReader> open_buffer(const at::Tensor& bytes, const std::string& name) {
@@ -299,6 +305,7 @@ StringDict build_info() {
 
 TORCH_LIBRARY_IMPL(veturbo, CatchAll, library) {
   library.impl("open_model", open_model);
+  library.impl("start_open_model", start_open_model);
   library.impl("open_buffer", open_buffer);
   library.impl("start_load_models", start_load_models);
   library.impl("start_load_models_", start_load_models_);

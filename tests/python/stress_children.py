@@ -43,8 +43,9 @@ CALLS = {{
 }}
 for line in sys.stdin:
     kind, _, name = line.strip().partition(" ")
-    # Those of the header do not hang.
-    fault = Fault("pread", Effect.SLOW, {READ_SECONDS * 1000}, first=3, times=-1 if kind == "hanging" else 0)
+    # The header is had by two reads.
+    first = 1 if kind == "header" else 3
+    fault = Fault("pread", Effect.SLOW, {READ_SECONDS * 1000}, first=first, times=0 if kind == "running" else -1)
     with faults(fault, str(model)):
         try:
             print("begun", flush=True)
@@ -70,7 +71,7 @@ def run_interrupts(folder: Path, seed: int, count: int) -> float:
     with process:
         for number in range(seed, seed + count):
             draw = random.Random(number)
-            kind = draw.choice(("running", "hanging"))
+            kind = draw.choice(("running", "header", "data"))  # the latter two: what hangs
             name = draw.choice(RUNNING if kind == "running" else HANGING)
             print(kind, name, file=process.stdin, flush=True)
             if process.stdout.readline() != "begun\n":

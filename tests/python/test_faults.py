@@ -114,4 +114,4 @@ def test_files_are_opened_one_after_the_other_where_no_thread_can_be_started(tmp
         found = veturboio.load(paths[0])
     print(len(hits), [found[f"w.{i}"][-1].item() for i in range(3)])
     """
-    assert run_with_fault(textwrap.dedent(code), tmp_path) == ["1 [0, 1, 2]"]
+    assert run_with_fault(textwrap.dedent(code), tmp_path) == ["3 [0, 1, 2]"]

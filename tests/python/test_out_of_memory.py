@@ -137,7 +137,12 @@ def test_what_does_not_fit_is_a_memory_error_that_tells_how_much(python, folder,
 @each(TOO_MANY)
 def test_what_has_too_many_parts_is_a_memory_error(python, folder, code):
     said = run(python, folder, code)
-    assert said == "MemoryError: not enough memory" or said == f"MemoryError: {folder}/large.pt: mmap: Cannot allocate memory"
+    # Of a header it depends on what there is room for: what it says, or also what Python makes of that.
+    assert said in (
+        "MemoryError: not enough memory",
+        f"MemoryError: {folder}/names: not enough memory for its header",
+        f"MemoryError: {folder}/large.pt: mmap: Cannot allocate memory",
+    )
 
 
 @each(COMMANDS)

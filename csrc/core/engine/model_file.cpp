@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,8 @@ format::SafetensorsHeader read_safetensors_header(storage::ReadableFile& file) {
     return format::parse_header(json, file.size());
   } catch (Error& error) {
     throw error.in_file(file.uri());
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorKind::kOutOfMemory, "not enough memory for its header").in_file(file.uri());
   }
 }
 

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <torch/custom_class.h>
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+
+#include "engine/job.h"
+#include "storage/open.h"
+#include "torch/cipher.h"
+#include "torch/model_reader.h"
+
+namespace veturbo {
+
+// The opening of a model under way: a server that does not answer may keep a header for ever, which a user must be able to end.
+class OpenJob : public torch::CustomClassHolder {
+ public:
+  OpenJob(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher);
+
+  // As LoadJob's.
+  bool wait(double seconds) { return job_.wait_seconds(seconds); }
+  void cancel() { job_.cancel(); }
+  std::tuple<int64_t, int64_t> progress() const { return {0, 0}; }
+  c10::intrusive_ptr<ModelReader> result();
+
+ private:
+  c10::intrusive_ptr<ModelReader> reader_;
+  engine::Job job_;  // last: its thread uses the above
+};
+
+}  // namespace veturbo

@@ -6,8 +6,8 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 CXX_FILES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/*.cpp' 'tests/*.h' 'bench/*.cpp' 'bench/*.h')
 SHELL_FILES = $(shell git ls-files '*.sh' '.ci/run')
 
-.PHONY: help setup test check test-cpp test-python test-san test-faults test-stress fuzz test-dist test-cuda-build demo bench \
-  bench-load bench-gpu clean
+.PHONY: help setup test check test-cpp test-python test-san test-faults test-stress fuzz instruments tidy coverage test-dist \
+  test-cuda-build demo bench bench-load bench-gpu clean
 
 help:
 	@echo "make demo             run a real model, convert one, compare the loaders"
@@ -16,6 +16,8 @@ help:
 	@echo "make test-cpp         the C++ unit tests only"
 	@echo "make test-python      the Python tests only"
 	@echo "make test-san         the C++ unit tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make tidy             clang-tidy over the C++ of the extension (some minutes)"
+	@echo "make coverage         what of csrc/core the C++ unit tests reach, and of the package the Python tests"
 	@echo "make test-faults      loads and saves that fail, in 1400 scenarios, and 200 that are killed (FAULTS='--seed 7')"
 	@echo "make test-stress      threads and processes at once, 200 interrupts, 90 exits, 200 repeats (STRESS='--seed 7')"
 	@echo "make fuzz             what parsers make of bytes that nobody would write: libFuzzer, 60 s a parser (FUZZ_SECONDS=600)"
@@ -47,6 +49,19 @@ test-python: setup
 test-san: setup
 	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=address,undefined
 	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=thread
+
+# Programs for those who develop, which no test needs.
+instruments: setup
+	@cmp -s requirements-instruments.txt $(VENV)/.requirements-instruments.txt || \
+	  { $(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -r requirements-instruments.txt && \
+	    cp requirements-instruments.txt $(VENV)/.requirements-instruments.txt; }
+
+# TIDY: files, if not all
+tidy: instruments
+	VENV=$(VENV) tools/tidy.sh $(TIDY)
+
+coverage: instruments
+	VENV=$(VENV) tools/coverage.sh
 
 # FAULTS: options of the program, as in make test-faults FAULTS='--seed 7 --scenarios 1 --kills 0'
 test-faults: setup

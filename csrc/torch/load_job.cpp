@@ -380,6 +380,7 @@ void LoadJob::start_parts(std::span<const engine::SlicePlan> plans, const Transf
 
 void LoadJob::start(std::span<const Piece> pieces, const TransferOptions& options) {
   std::vector<Source> sources;
+  sources.reserve(models_.size());
   for (const Model& model : models_) {
     sources.push_back(model->source());
   }

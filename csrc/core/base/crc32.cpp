@@ -97,8 +97,9 @@ constexpr size_t kStepBytes = kVectors * kVectorBytes;
 // What both halves of a vector are multiplied with so that they count for one that stands so many bits behind: the lower half,
 // which comes first, is 64 bits further away. That a product of two 64-bit numbers has 127 bits is made up for by one bit here.
 VETURBO_CLMUL_TARGET __m128i factors(int distance) {
-  return _mm_set_epi64x(static_cast<long long>(uint64_t{power_of_x(static_cast<uint64_t>(distance) - 32)} << 1),
-                        static_cast<long long>(uint64_t{power_of_x(static_cast<uint64_t>(distance) + 32)} << 1));
+  const uint64_t lower = uint64_t{power_of_x(static_cast<uint64_t>(distance) + 32)} << 1;
+  const uint64_t upper = uint64_t{power_of_x(static_cast<uint64_t>(distance) - 32)} << 1;
+  return _mm_set_epi64x(static_cast<int64_t>(upper), static_cast<int64_t>(lower));
 }
 
 VETURBO_CLMUL_TARGET __m128i load(const std::byte* from) {

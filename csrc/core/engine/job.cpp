@@ -55,6 +55,7 @@ size_t Job::start_threads(size_t until) {
       });
     }
   } catch (const std::system_error&) {
+    return started;
   }
   return started;
 }

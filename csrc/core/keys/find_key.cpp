@@ -43,7 +43,7 @@ FoundKey first_key(std::span<KeyProvider* const> providers, const KeyRequest& re
   throw Error(ErrorKind::kNoKey, concat("nobody has the key: ", reasons));
 }
 
-FoundKey find_key(const KeyRequest& request, std::stop_token stop) {
+FoundKey find_key(const KeyRequest& request, const std::stop_token& stop) {
   TrustedService service(TrustedService::Settings::from_environment());
   KmsProvider kms(service);
   TrustedServiceProvider trusted_service(service);
@@ -52,7 +52,7 @@ FoundKey find_key(const KeyRequest& request, std::stop_token stop) {
   return first_key(providers, request, stop);
 }
 
-WrappedKey make_wrapped_key(format::CipherMode mode, std::stop_token stop) {
+WrappedKey make_wrapped_key(format::CipherMode mode, const std::stop_token& stop) {
   TrustedService service(TrustedService::Settings::from_environment());
   Secret key(format::cipher_key_bytes(mode));
   crypto::Iv iv;

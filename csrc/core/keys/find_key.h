@@ -17,7 +17,7 @@ struct FoundKey {
 
 // Asks, in this order: the KMS for a file that has a header, the trusted service, the environment. Throws one Error(kNoKey) that
 // lists them all, each with its reason; Error(kCancelled) soon after `stop` was requested.
-FoundKey find_key(const KeyRequest& request, std::stop_token stop);
+FoundKey find_key(const KeyRequest& request, const std::stop_token& stop);
 
 // The same with other providers.
 FoundKey first_key(std::span<KeyProvider* const> providers, const KeyRequest& request, const std::stop_token& stop);
@@ -28,6 +28,6 @@ struct WrappedKey {
   crypto::DataKey key;
   format::CipherHeader header;
 };
-WrappedKey make_wrapped_key(format::CipherMode mode, std::stop_token stop);
+WrappedKey make_wrapped_key(format::CipherMode mode, const std::stop_token& stop);
 
 }  // namespace veturbo::keys

@@ -153,12 +153,12 @@ void set(CURL* easy, CURLoption option, Value value) {
 void wipe_and_free(void* memory) {
   if (memory != nullptr) {
     OPENSSL_cleanse(memory, ::malloc_usable_size(memory));
-    std::free(memory);
+    std::free(memory);  // NOLINT(cppcoreguidelines-owning-memory): what malloc gave, for curl
   }
 }
 
 void* wipe_and_resize(void* memory, size_t size) {
-  void* const resized = std::malloc(size);
+  void* const resized = std::malloc(size);  // NOLINT(cppcoreguidelines-owning-memory): curl frees it
   if (resized != nullptr && memory != nullptr) {
     std::memcpy(resized, memory, std::min(size, ::malloc_usable_size(memory)));
     wipe_and_free(memory);
@@ -212,7 +212,7 @@ void set_up(CURL* easy, const HttpRequest& request, const HttpLimits& limits, co
   if (request.body) {
     set(easy, CURLOPT_POST, 1L);
     set(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body->size()));
-    set(easy, CURLOPT_POSTFIELDS, request.body->text().data());
+    set(easy, CURLOPT_POSTFIELDS, request.body->bytes().data());
   }
 }
 
@@ -270,7 +270,7 @@ HttpResponse send(const HttpRequest& request, const std::stop_token& stop, const
   const SigpipeBlocked sigpipe_blocked;
   HeaderList headers;
   for (const Secret& line : request.headers) {
-    headers.append(line.text().data());
+    headers.append(reinterpret_cast<const char*>(line.bytes().data()));  // add_header() has ended it with NUL
   }
   Answer answer(limits.response_bytes);
   char details[CURL_ERROR_SIZE] = "";

@@ -50,11 +50,10 @@ void JsonStrings::read_object(format::JsonCursor& cursor, std::string& decoded, 
   cursor.expect('{');
   for (bool more = cursor.has_member('}'); more; more = cursor.has_next_member('}')) {
     const std::string_view name = cursor.key(decoded);
-    if (strings_.size() == kMaxStrings) {
-      cursor.skip_value();
-    } else if (std::string path = concat(before, name); cursor.is_at('"')) {
+    const bool full = strings_.size() == kMaxStrings;
+    if (std::string path = concat(before, name); !full && cursor.is_at('"')) {
       strings_.try_emplace(std::move(path), Secret(cursor.string(decoded)));
-    } else if (cursor.is_at('{') && depth < kMaxDepth) {
+    } else if (!full && cursor.is_at('{') && depth < kMaxDepth) {
       read_object(cursor, decoded, path + "/", depth + 1);
     } else {
       cursor.skip_value();

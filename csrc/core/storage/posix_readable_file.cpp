@@ -91,7 +91,7 @@ Error ended_early(uint64_t offset, uint64_t size) {
 
 }  // namespace
 
-std::unique_ptr<PosixReadableFile> PosixReadableFile::open(std::string uri, const std::string& path, DirectIo direct_io,
+std::unique_ptr<PosixReadableFile> PosixReadableFile::open(const std::string& uri, const std::string& path, DirectIo direct_io,
                                                            const SystemCalls& calls) {
   try {
     UniqueFd fd(uninterrupted([&] { return calls.open(path.c_str(), kFlags, 0); }));

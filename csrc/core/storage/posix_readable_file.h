@@ -26,7 +26,7 @@ namespace veturbo::storage {
 // in the page cache, for the next process and for those that load the same file now; past it goes only what it would not keep.
 class PosixReadableFile final : public ReadableFile {
  public:
-  static std::unique_ptr<PosixReadableFile> open(std::string uri, const std::string& path, DirectIo direct_io,
+  static std::unique_ptr<PosixReadableFile> open(const std::string& uri, const std::string& path, DirectIo direct_io,
                                                  const SystemCalls& calls = system_calls());
 
   ReadTraits traits() const override;

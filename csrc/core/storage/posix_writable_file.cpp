@@ -345,7 +345,8 @@ void PosixWritableFile::copy_to_target() {
       kept = temporary;
     }
     Error whole(error.kind(), concat(error.cause(), "; the whole file was kept as ", kept), error.code());
-    throw error.offset() ? whole.at_offset(*error.offset()) : whole;
+    const std::optional<uint64_t> offset = error.offset();
+    throw offset ? whole.at_offset(*offset) : whole;
   }
   calls_.unlink(std::exchange(sibling_, {}).c_str());
 }

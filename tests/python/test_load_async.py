@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -102,6 +104,22 @@ def test_who_drops_it_does_not_wait_for_a_storage_that_does_not_answer(far_model
         if thread.name == "veturboio-abandoned":
             thread.join(60)
             assert not thread.is_alive()
+
+
+def test_a_forked_child_is_told_that_its_parents_job_does_not_go_on_there(far_model):
+    job = veturboio.load_async(far_model / "model", num_thread=1, use_direct_io=False)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # who waits for a thread of the parent waits for ever
+        told = False
+        try:
+            job.result()
+        except RuntimeError as error:
+            told = "before the process was forked" in str(error)
+        del job
+        os._exit(0 if told else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert_same(job.result(), veturboio.load(far_model / "model"))
 
 
 def test_errors_of_the_header_come_at_once_and_others_with_the_result(model):

@@ -1,5 +1,7 @@
 #include "engine/job.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <system_error>
 #include <utility>
@@ -9,6 +11,13 @@
 namespace veturbo::engine {
 
 Job::~Job() {
+  if (is_parents()) {
+    for (std::thread& thread : threads_) {
+      thread.detach();
+    }
+    static_cast<void>(ended_.release());
+    return;
+  }
   cancel();
   for (std::thread& thread : threads_) {
     thread.join();
@@ -16,6 +25,7 @@ Job::~Job() {
 }
 
 void Job::start(int num_threads, uint64_t bytes_total, size_t num_chunks, Work work) {
+  process_ = ::getpid();
   work_ = std::move(work);
   bytes_total_ = bytes_total;
   num_chunks_ = num_chunks;
@@ -90,7 +100,7 @@ void Job::leave(size_t workers) {
   }
   std::lock_guard lock(mutex_);
   has_ended_ = true;
-  ended_.notify_all();
+  ended_->notify_all();
 }
 
 std::optional<size_t> Job::next_chunk() {
@@ -101,24 +111,42 @@ std::optional<size_t> Job::next_chunk() {
   return chunk < num_chunks_ ? std::optional(chunk) : std::nullopt;
 }
 
+// In a forked child anyone may have held the mutex for ever.
+bool Job::is_parents() const {
+  return process_ != 0 && process_ != ::getpid();
+}
+
 bool Job::wait(std::optional<std::chrono::duration<double>> timeout) {
-  std::unique_lock lock(mutex_);
-  const auto ended = [this] { return has_ended_; };
-  if (!timeout) {
-    ended_.wait(lock, ended);
+  if (is_parents()) {
     return true;
   }
-  return ended_.wait_for(lock, *timeout, ended);
+  std::unique_lock lock(mutex_);
+  const auto ended = [this] { return has_ended_.load(); };
+  if (!timeout) {
+    ended_->wait(lock, ended);
+    return true;
+  }
+  return ended_->wait_for(lock, *timeout, ended);
 }
 
 void Job::rethrow_if_failed() {
-  std::lock_guard lock(mutex_);
+  if (is_parents() && !has_ended_) {
+    throw Error(ErrorKind::kCancelled,
+                "this was begun before the process was forked, and goes on only in the parent: begin it here");
+  }
+  std::unique_lock lock(mutex_, std::defer_lock);
+  if (!is_parents()) {
+    lock.lock();
+  }
   if (error_) {
     std::rethrow_exception(error_);
   }
 }
 
 void Job::cancel() {
+  if (is_parents()) {
+    return;
+  }
   std::lock_guard lock(mutex_);
   if (!finishing_ && !has_ended_ && !error_) {
     error_ = std::make_exception_ptr(Error(ErrorKind::kCancelled, "cancelled"));

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -7,6 +9,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -17,7 +20,8 @@ namespace veturbo::engine {
 // Work shared out to threads that live as long as it does: counts what is done, can be cancelled, keeps the first error and stops
 // the others, and always joins.
 //
-// Between jobs there are no threads, so a process may fork there.
+// Between jobs there are no threads, so a process may fork there. It may also while a job runs: in the child that job counts as
+// failed, since its threads are not there, and is left as it was.
 class Job {
  public:
   struct Work {
@@ -60,12 +64,14 @@ class Job {
   uint64_t bytes_total() const { return bytes_total_; }
 
  private:
+  bool is_parents() const;
   bool failed();
   void fail(std::exception_ptr error);
   size_t start_threads(size_t until);
   void run_worker(size_t worker);
   void leave(size_t workers);
 
+  pid_t process_ = 0;  // that has started it
   Work work_;
   uint64_t bytes_total_ = 0;
   size_t num_chunks_ = 0;
@@ -74,10 +80,11 @@ class Job {
   std::atomic<bool> stopped_ = false;
 
   std::mutex mutex_;
-  std::condition_variable ended_;
+  // Destroying it waits for those who wait for it, who are not there in a forked child.
+  std::unique_ptr<std::condition_variable> ended_ = std::make_unique<std::condition_variable>();
   size_t running_ = 0;  // workers that have not left, or are still to be started
   bool finishing_ = false;
-  bool has_ended_ = false;
+  std::atomic<bool> has_ended_ = false;
   std::exception_ptr error_;
   std::vector<std::thread> threads_;
 };

@@ -1,6 +1,8 @@
 #include "engine/job.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <future>
 #include <latch>
@@ -206,6 +208,40 @@ TEST(Job, DroppedWhileItRunsStopsAndJoins) {
     }
   }
   EXPECT_EQ(running, 0);
+}
+
+TEST(Job, OfAForkedChildsParentHasFailedThereUnlessItHadEnded) {
+  std::latch go(1);
+  Job running;
+  running.start(2, 0, 0, {.run = [&](Job&, size_t) { go.wait(); }});
+  std::thread waiting([&] { running.wait(std::nullopt); });
+  Job ended;
+  ended.start(1, 0, 0, {.run = [](Job&, size_t) {}});
+  ended.wait(std::nullopt);
+
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(20);  // whoever waits for a thread of the parent waits for ever
+    int wrong = 0;
+    wrong += !running.wait(std::nullopt);
+    running.cancel();
+    try {
+      running.rethrow_if_failed();
+      ++wrong;
+    } catch (const Error& error) {
+      wrong += error.cause().find("before the process was forked") == std::string::npos;
+    }
+    ended.rethrow_if_failed();
+    running.~Job();
+    ended.~Job();
+    ::_exit(wrong);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  go.count_down();
+  waiting.join();
+  running.rethrow_if_failed();
 }
 
 }  // namespace

@@ -261,11 +261,16 @@ void LoadJob::map(std::span<const Wanted> some) {
 
 void LoadJob::allocate_in_arena(std::span<const Wanted> some, std::span<const engine::FileRange> ranges) {
   std::vector<TensorSpec> specs;
+  specs.reserve(some.size());
   for (const Wanted& wanted : some) {
     specs.push_back(spec_of(*wanted.entry));
   }
   const ArenaLayout layout = lay_out_arena(ranges);
-  host_bytes_ += layout.size;
+  // Without what lies before and between them: the former is never touched, the latter a few bytes, and who has room for a
+  // model's tensors can load it.
+  for (const engine::FileRange& range : ranges) {
+    host_bytes_ += range.size;
+  }
   const auto arena = std::make_shared<MappedRegion>(MappedRegion::anonymous(layout.size));
   for (size_t i = 0; i < specs.size(); ++i) {
     const at::Tensor tensor =

@@ -32,14 +32,7 @@ have libfuse3-dev '/usr/include/fuse3/fuse.h'
 have fuse3 '/usr/bin/fusermount3'
 "$python" -c 'import ensurepip' 2> /dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then
-  install="apt-get install -y --no-install-recommends ${missing[*]}"
-  if [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
-    say "installing ${missing[*]}"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $install -qq > /dev/null
-  else
-    fail "some system packages are missing. Run this, then again what you ran: sudo $install"
-  fi
+  tools/apt_install.sh bootstrap "${missing[@]}"
 fi
 
 [ -x "$venv/bin/python" ] || { say "making $venv"; "$python" -m venv "$venv"; }

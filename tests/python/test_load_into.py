@@ -466,8 +466,8 @@ print(bytes_of("VmHWM") - before, model)
     )
     taken, model = map(int, done.stdout.split())
     assert model == 4096 * 4096 * count * (2 if "converted" in way else 4)
-    # Direct reads come by way of 48 MiB of bounce buffers. What is converted passes through one tensor of the file's, of 64 MiB here,
-    # for each time.
+    # Direct reads come by way of 48 MiB of bounce buffers. What is converted passes through one tensor of the file's, of 64 MiB
+    # here, for each time.
     assert model * 0.95 < taken < model * 1.05 + (64 << 20) + ((64 << 20) if "converted" in way else 0)
 
 

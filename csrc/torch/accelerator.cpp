@@ -146,6 +146,7 @@ std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vect
   const size_t num_slots = std::min<uint64_t>(most, static_cast<uint64_t>(std::max(num_threads, 1)) * kSlotsPerThread);
   auto copier = std::make_unique<DeviceCopier>(device, std::move(targets), num_slots, slot_bytes, pinning, helper);
   std::vector<std::span<std::byte>> slots;
+  slots.reserve(num_slots);
   for (size_t i = 0; i < num_slots; ++i) {
     slots.emplace_back(copier->staging() + i * slot_bytes, slot_bytes);
   }

@@ -70,6 +70,7 @@ std::optional<StringDict> ModelReader::metadata() const {
 
 std::vector<int64_t> ModelReader::tensor_sizes() const {
   std::vector<int64_t> sizes;
+  sizes.reserve(header_.tensors.size());
   for (const format::TensorEntry& entry : header_.tensors) {
     sizes.push_back(static_cast<int64_t>(entry.num_bytes()));
   }

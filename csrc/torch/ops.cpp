@@ -68,6 +68,7 @@ std::vector<engine::View> to_views(const std::vector<int64_t>& offsets, const st
   }
   const std::vector<uint64_t> begins = to_sizes(offsets);
   std::vector<engine::View> views;
+  views.reserve(begins.size());
   for (size_t i = 0; i < begins.size(); ++i) {
     views.push_back({begins[i], to_sizes(sizes[i]), to_sizes(strides[i])});
   }
@@ -150,6 +151,7 @@ std::vector<at::Tensor> empty_buffers(const std::vector<int64_t>& offsets, const
       throw Error(ErrorKind::kInvalidArgument, concat(sizes.size(), " sizes need as many offsets, not ", offsets.size()));
     }
     std::vector<engine::FileRange> ranges;
+    ranges.reserve(sizes.size());
     for (size_t i = 0; i < sizes.size(); ++i) {
       ranges.push_back({static_cast<uint64_t>(offsets[i]), static_cast<uint64_t>(sizes[i])});
     }
@@ -224,9 +226,9 @@ void warn_of(const std::vector<std::string>& warnings) {
 TensorDict load_file(const std::string& file, std::optional<at::Device> device, int64_t num_threads, bool use_pinned_memory,
                      std::optional<bool> use_direct_io, bool mmap, Names names, OptionalHelper helper,
                      std::optional<bool> use_cipher, const OptionalTensor& key, const OptionalTensor& iv) {
-  OptionalCipher cipher = with_errors([&] { return find_cipher(file, {use_cipher, key, iv}); });
-  const auto job = start_load(file, device, num_threads, use_pinned_memory, use_direct_io, mmap, std::move(names),
-                              std::move(helper), std::move(cipher));
+  const OptionalCipher cipher = with_errors([&] { return find_cipher(file, {use_cipher, key, iv}); });
+  const auto job =
+      start_load(file, device, num_threads, use_pinned_memory, use_direct_io, mmap, std::move(names), std::move(helper), cipher);
   TensorDict tensors = with_errors([&] { return job->result(); });
   warn_of(job->warnings());
   return tensors;
@@ -235,9 +237,9 @@ TensorDict load_file(const std::string& file, std::optional<at::Device> device, 
 void load_file_(const TensorDict& tensors, const std::string& file, int64_t num_threads, bool use_pinned_memory,
                 std::optional<bool> use_direct_io, Names names, OptionalHelper helper, std::optional<bool> use_cipher,
                 const OptionalTensor& key, const OptionalTensor& iv) {
-  OptionalCipher cipher = with_errors([&] { return find_cipher(file, {use_cipher, key, iv}); });
-  const auto job = start_load_(tensors, file, num_threads, use_pinned_memory, use_direct_io, std::move(names), std::move(helper),
-                               std::move(cipher));
+  const OptionalCipher cipher = with_errors([&] { return find_cipher(file, {use_cipher, key, iv}); });
+  const auto job =
+      start_load_(tensors, file, num_threads, use_pinned_memory, use_direct_io, std::move(names), std::move(helper), cipher);
   with_errors([&] { job->result(); });
   warn_of(job->warnings());
 }

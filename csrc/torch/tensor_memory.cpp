@@ -37,7 +37,7 @@ at::Tensor tensor_over(const std::shared_ptr<MappedRegion>& region, uint64_t off
   }
   auto slice = std::make_unique<Slice>(Slice{region, offset, num_bytes, reclaim});
   at::DataPtr data(region->data() + offset, slice.get(), delete_slice, at::Device(at::kCPU));
-  slice.release();
+  static_cast<void>(slice.release());
   // With an allocator the storage can be resized like any other of PyTorch's.
   auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), num_bytes, std::move(data),
                                                        c10::GetCPUAllocator(), /*resizable=*/true);

@@ -8,6 +8,9 @@ data=$2
 shift 2
 failed=0
 lines=()
+# What has been freed is kept for a while to find who still uses it. As much as the default in pieces of a few bytes takes more
+# memory than the limit below, after ten minutes of uris.
+export ASAN_OPTIONS=quarantine_size_mb=64
 for target in "$@"; do
   corpus="$build/corpus/$target"
   found="$build/found/$target"

@@ -12,9 +12,8 @@ namespace veturbo::engine {
 
 Job::~Job() {
   if (is_parents()) {
-    for (std::thread& thread : threads_) {
-      thread.detach();
-    }
+    // Not even detached: of a thread that is not there that may be refused.
+    static_cast<void>(new std::vector<std::thread>(std::move(threads_)));  // NOLINT(cppcoreguidelines-owning-memory)
     static_cast<void>(ended_.release());
     return;
   }

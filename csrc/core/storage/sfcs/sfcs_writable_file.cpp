@@ -329,9 +329,11 @@ void SfcsWritableFile::rename_first_part() {
       const FileInfo now = get_file_info(connection, target_);
       return now.size == before->size && now.modified == before->modified;
     };
-    if (!(is_again && error.code() == ENOENT && is_done())) {
-      throw error;
+    if (is_again && error.code() == ENOENT && is_done()) {
+      return;
     }
+    // Another save of the same file is giving its own the name.
+    throw error.code() == EBUSY ? Error(error.kind(), error.cause(), EAGAIN) : error;
   });
 }
 

@@ -138,8 +138,7 @@ def _read(
                 del tensor
             read_ahead(0)
     finally:
-        for window in reading:
-            give_up(window.job)
+        give_up(*(window.job for window in reading))
 
 
 def _kept_as(models: Models, selection: Selection) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from veturboio._exit import enter_library, is_ending, leave_library
 # Python handles signals between two waits: a Ctrl-C is answered after this many seconds at the latest.
 _POLL_SECONDS = 0.1
 # How long workers that have been told to stop are waited for. They do after the call to the system that they are in.
-_STOP_SECONDS = 0.2
+_STOP_SECONDS = 0.1
 
 
 class Watch:

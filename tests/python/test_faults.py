@@ -115,3 +115,21 @@ def test_files_are_opened_one_after_the_other_where_no_thread_can_be_started(tmp
     print(len(hits), [found[f"w.{i}"][-1].item() for i in range(3)])
     """
     assert run_with_fault(textwrap.dedent(code), tmp_path) == ["3 [0, 1, 2]"]
+
+
+def test_a_header_that_does_not_come_is_given_up_in_time(tmp_path):
+    file = tmp_path / "model"
+    veturboio.save_file({"a": torch.zeros(3)}, file)
+    code = """
+    import time
+    began = time.monotonic()
+    with faults(Fault("pread", Effect.SLOW, 5_000, first=1, times=-1), paths[0]):
+        try:
+            veturboio.load(paths[0], timeout=0.5)
+        except TimeoutError as error:
+            print(error)
+        print(time.monotonic() - began)
+    """
+    error, seconds = run_with_fault(textwrap.dedent(code), file)
+    assert error == f"{file}: not done after 0.5 s, given up while its header was read"
+    assert 0.5 <= float(seconds) < 3

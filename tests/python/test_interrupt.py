@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from fresh_process import environment
 
 import veturboio
-from fakes.faults import preloading
 
 # Loads in a loop, says when each load begins, and how it ended.
 PROGRAM = """
@@ -53,34 +49,6 @@ def test_ctrl_c_ends_a_long_load_within_half_a_second(big_file):
         lines = process.stdout.read().split()  # to the end of the process
     # Both clocks count from the system's start.
     assert 0 <= float(lines[-1]) - sent < 0.5
-
-
-# Of a file that nothing can be read of, as on a server that does not answer.
-GIVEN_UP = """
-import sys
-import time
-import veturboio
-from fakes.faults import Effect, Fault, faults
-with faults(Fault("pread", Effect.SLOW, 5_000, first=1, times=-1), sys.argv[1]):
-    began = time.monotonic()
-    try:
-        veturboio.load(sys.argv[1], timeout=0.5)
-    except TimeoutError as error:
-        print(error)
-    print(time.monotonic() - began)
-"""
-
-
-def test_a_header_that_does_not_come_is_given_up_in_time(tmp_path):
-    file = tmp_path / "model"
-    veturboio.save_file({"a": torch.zeros(3)}, file)
-    with_fakes = environment()
-    with_fakes["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parents[1]}"
-    command = [sys.executable, "-c", GIVEN_UP, file]
-    said = subprocess.run(command, capture_output=True, text=True, env=preloading(with_fakes), timeout=60, check=True).stdout
-    error, seconds = said.splitlines()
-    assert error == f"{file}: not done after 0.5 s, given up while its header was read"
-    assert 0.5 <= float(seconds) < 3
 
 
 def test_a_load_that_is_interrupted_gives_its_memory_back(big_file):

@@ -16,6 +16,7 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in this hook, too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes (make test-python): a module is left to one of them, for what it builds and starts; and what uses
     SFCS, too, which comes first: some of these tests look for what clients on this machine have left, and all together they take

@@ -399,7 +399,12 @@ def test_calls_take_their_time_and_overlaps_are_counted(sfcs: FakeCloudfs, clien
 
 
 OPENED = "fs = connect(); write(fs, b'/file', b'x'); handle = cfs.cfsOpenFile(fs, b'/file', 0, 0, 0, 0);"
-TWICE = "import threading; threads = [threading.Thread(target={}) for _ in range(2)]; [t.start() for t in threads]"
+# Over and over: on a busy machine the first call may be done before the second thread has started.
+TWICE = (
+    "import threading; "
+    "threads = [threading.Thread(target=lambda: [{} for _ in range(200)]) for _ in range(2)]; "
+    "[t.start() for t in threads]"
+)
 FORKED = "sys.exit(os.waitpid(child, 0)[1] and os.abort()) if (child := os.fork()) else "
 
 
@@ -413,8 +418,8 @@ FORKED = "sys.exit(os.waitpid(child, 0)[1] and os.abort()) if (child := os.fork(
         ("cfs.cfsCloseFile(fs, handle); cfs.cfsDisconnect(fs); size_of(fs, b'/')", "cfsGetPathInfo with a closed connection"),
         ("size_of(handle, b'/')", "cfsGetPathInfo with an unknown connection"),
         ("cfs.cfsFreeFileInfo(handle, 1)", "cfsFreeFileInfo with unknown file information"),
-        (TWICE.format("lambda: pread(fs, handle, 0, 1)"), "cfsPread with a handle that another thread is using, of /file"),
-        (TWICE.format("connect"), "cfsBuilderConnect while another thread is in it: it reads the environment"),
+        (TWICE.format("pread(fs, handle, 0, 1)"), "cfsPread with a handle that another thread is using, of /file"),
+        (TWICE.format("connect()"), "cfsBuilderConnect while another thread is in it: it reads the environment"),
         (
             "builder = new_builder(); cfs.cfsBuilderConnect(builder, None); cfs.cfsFreeBuilder(builder)",
             "cfsFreeBuilder with a builder",

@@ -90,7 +90,7 @@ def test_a_key_of_the_kms_and_its_credentials_are_nowhere(process: Process, thro
         variables = {**kms.environment(credentials=not through_service), **NO_SERVICE, "VETURBOIO_CIPHER_HEADER": "1"}
         if through_service:
             lend(service, kms, secret_key, token)
-            variables |= service.environment()
+            variables |= service.environment() | {"VETURBOIO_DATAPIPE_RETRY": "1", "VETURBOIO_DATAPIPE_RETRY_INTERVAL": "0.1"}
         process.run(f"os.environ.update({variables})")
         credentials = ends_of(secret_key.encode(), token.encode())
         before = process.find(credentials)

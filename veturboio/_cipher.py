@@ -18,14 +18,17 @@ from veturboio._library import ops
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
 
 
-def find_cipher(file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
-    """How a file is encrypted, for the operators; None for a plain one. A user's interrupt ends the search for the key."""
-    return _search("start_find_cipher", file, use_cipher, key, iv)
+def find_cipher(
+    file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None, *, local: bool | None = None
+) -> Any:
+    """How a file is encrypted, for the operators; None for a plain one. A user's interrupt ends the search for the key. `local`
+    is what is_local() says of the file, if that is known."""
+    return _search("start_find_cipher", file, use_cipher, key, iv, local)
 
 
 def make_cipher(file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
     """The same for a file that is to be written."""
-    return _search("start_make_cipher", file, use_cipher, key, iv)
+    return _search("start_make_cipher", file, use_cipher, key, iv, None)
 
 
 def read_header(file: FilePath) -> dict[str, str]:
@@ -51,10 +54,13 @@ def is_switched_on() -> bool:
     return os.environ.get("VETURBOIO_USE_CIPHER") == "1"
 
 
-def _search(operator: str, file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> Any:
+def _search(
+    operator: str, file: FilePath, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None, local: bool | None
+) -> Any:
     if use_cipher is not None and not isinstance(use_cipher, bool):
         raise TypeError(f"use_cipher must be a bool or None, not {type(use_cipher).__name__}")
-    if use_cipher is None and key is None and iv is None and not is_switched_on() and is_local(file):
+    plain = use_cipher is None and key is None and iv is None and not is_switched_on()
+    if plain and (is_local(file) if local is None else local):
         return None  # the operators would say so too, only later
     path = operator_path(file)
     iv_copy, key_copy = _as_tensor(iv, "iv"), _as_tensor(key, "key")

@@ -64,7 +64,6 @@ class python_errors:  # noqa: N801  a class, since of a call that takes microsec
 
     def __enter__(self) -> None:
         enter_library()
-        ops.last_error()  # forget an earlier one: what PyTorch itself throws, for an argument of a wrong type, is not noted
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         leave_library()
@@ -81,8 +80,10 @@ class python_errors:  # noqa: N801  a class, since of a call that takes microsec
 
 def _from_last_error(error: Exception) -> BaseException:
     kind, code, path, tensor, offset, cause = ops.last_error()
-    file = os.fsdecode(path.encode("latin-1"))
     message = str(error)
+    if cause not in message:
+        kind = ""  # of an earlier call: what PyTorch itself throws, for an argument of a wrong type, is not noted
+    file = os.fsdecode(path.encode("latin-1"))
     if kind == "io":
         text = cause if offset < 0 else f"{cause} (at byte {offset})"
         # OSError picks its subclass by errno: FileNotFoundError, PermissionError, IsADirectoryError and so on.

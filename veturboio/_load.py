@@ -116,8 +116,9 @@ def load(
         "helper": native,
         "max_host_bytes": byte_count(max_host_bytes),
     }
-    with reporting(title_of(file), progress) as report:
-        watch = Watch(title_of(file), report, seconds(timeout))
+    title = title_of(file)
+    with reporting(title, progress) as report:
+        watch = Watch(title, report, seconds(timeout))
         location = Location(file, use_cipher, key, iv)
         try:
             models = location.open(use_direct_io, watch.of_opening())

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 from veturboio._arguments import FilePath, local_path, operator_path
 from veturboio._cipher import Bytes, find_cipher
 from veturboio._errors import FileFormatError, TorchFileError, python_errors
+from veturboio._files import is_local
 from veturboio._jobs import Watch, finish, give_up
 from veturboio._library import ops
 from veturboio._memory import MEMORY_NAME, Memory, as_tensor, is_memory, read_memory
@@ -40,6 +41,7 @@ class Location:
     def __init__(self, file: FilePath | Memory, use_cipher: bool | None, key: Bytes | None, iv: Bytes | None) -> None:
         self.title = title_of(file)
         self.paths: list[FilePath] = []
+        self.ciphers: list[Any] = []
         self.memory: bytes | bytearray | memoryview | None = None
         self._shards: Shards | None = None
         if is_memory(file):
@@ -48,9 +50,10 @@ class Location:
             self.memory = read_memory(cast(Memory, file))
         else:
             path = cast(FilePath, file)
-            self._shards = shard_files(path)
+            local = is_local(path)
+            self._shards = shard_files(path, local=local)
             self.paths = [path] if self._shards is None else list(self._shards.paths())
-        self.ciphers = [find_cipher(path, use_cipher, key, iv) for path in self.paths]
+            self.ciphers = [find_cipher(path, use_cipher, key, iv, local=local) for path in self.paths]
 
     def open(self, use_direct_io: bool | None, watch: Watch | None = None) -> Models:
         """Opens the files and reads their headers. TorchFileError when it is one file, and one of torch.save."""
@@ -70,6 +73,7 @@ class Location:
 
     def _open_files(self, use_direct_io: bool | None, watch: Watch | None) -> list[Any]:
         """Several at once: far away each takes a while."""
+        is_only = len(self.paths) == 1
         jobs: deque[Any] = deque()
         opened = []
         try:
@@ -77,7 +81,9 @@ class Location:
                 if len(jobs) == _MAX_OPENERS:
                     opened.append(finish(jobs.popleft(), watch))
                 with python_errors():
-                    jobs.append(ops.start_open_model(operator_path(path), use_direct_io=use_direct_io, cipher=cipher))
+                    jobs.append(
+                        ops.start_open_model(operator_path(path), use_direct_io=use_direct_io, cipher=cipher, is_only=is_only)
+                    )
             while jobs:
                 opened.append(finish(jobs.popleft(), watch))
         except BaseException:

@@ -156,8 +156,8 @@ TORCH_LIBRARY(veturbo, library) {
       schema("open_model(str file, *, bool? use_direct_io=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
              "-> __torch__.torch.classes.veturbo.ModelReader"));
   library.def(
-      schema("start_open_model(str file, *, bool? use_direct_io=None, __torch__.torch.classes.veturbo.Cipher? cipher=None) "
-             "-> __torch__.torch.classes.veturbo.OpenJob"));
+      schema("start_open_model(str file, *, bool? use_direct_io=None, __torch__.torch.classes.veturbo.Cipher? cipher=None, "
+             "bool is_only=False) -> __torch__.torch.classes.veturbo.OpenJob"));
   library.def(schema("open_buffer(Tensor bytes, str name) -> __torch__.torch.classes.veturbo.ModelReader"));
   // Of several files at once; `names` has a list for each.
   library.def(

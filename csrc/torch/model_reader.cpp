@@ -39,12 +39,10 @@ TensorSpec spec_of(const format::TensorEntry& entry) {
   }
 }
 
-ModelReader::ModelReader(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher)
-    : source_{engine::open_for_read(file, {.direct_io = direct_io}, get(cipher)), cipher},
-      header_(engine::read_safetensors_header(*source_.file)) {}
+ModelReader::ModelReader(Source source) : source_(std::move(source)), header_(engine::read_safetensors_header(*source_.file)) {}
 
 ModelReader::ModelReader(const at::Tensor& bytes, const std::string& name)
-    : source_{open_bytes(bytes, name), std::nullopt}, header_(engine::read_safetensors_header(*source_.file)) {}
+    : ModelReader(Source{open_bytes(bytes, name), std::nullopt}) {}
 
 TensorList ModelReader::list_tensors() const {
   TensorList list;

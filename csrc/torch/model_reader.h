@@ -39,7 +39,7 @@ using TensorList = std::tuple<std::vector<std::string>, std::vector<std::string>
 // A safetensors file that is open, its header read: what loads of all or a few of its tensors begin with.
 class ModelReader : public torch::CustomClassHolder {
  public:
-  ModelReader(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher);
+  explicit ModelReader(Source source);
   // A file in memory: a contiguous tensor of dtype uint8 on the CPU, which must not change. `name` stands for it in errors.
   ModelReader(const at::Tensor& bytes, const std::string& name);
 

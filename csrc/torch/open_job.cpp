@@ -1,10 +1,18 @@
 #include "torch/open_job.h"
 
+#include <utility>
+
 namespace veturbo {
 
-OpenJob::OpenJob(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher) {
-  job_.start(1, 0, 0, {.run = [this, file, direct_io, cipher](engine::Job&, size_t) {
-               reader_ = c10::make_intrusive<ModelReader>(file, direct_io, cipher);
+OpenJob::OpenJob(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher, bool is_only) {
+  Source source;
+  if (is_only && storage::is_local(file)) {
+    source = open_source(file, direct_io, cipher);
+  }
+  // Starting a thread takes longer than reading a header from the page cache.
+  const bool waits = !source.file || !source.file->is_near();
+  job_.start(waits ? 1 : 0, 0, 0, {.run = [this, file, direct_io, cipher, source = std::move(source)](engine::Job&, size_t) {
+               reader_ = c10::make_intrusive<ModelReader>(source.file ? source : open_source(file, direct_io, cipher));
              }});
 }
 

@@ -16,7 +16,9 @@ namespace veturbo {
 // The opening of a model under way: a server that does not answer may keep a header for ever, which a user must be able to end.
 class OpenJob : public torch::CustomClassHolder {
  public:
-  OpenJob(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher);
+  // `is_only`: no other is opened meanwhile. Then a file that the system opens is opened by the caller, which may throw, and the
+  // header of one of this machine is read by it, too.
+  OpenJob(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher, bool is_only);
 
   // As LoadJob's.
   bool wait(double seconds) { return job_.wait_seconds(seconds); }

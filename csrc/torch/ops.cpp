@@ -81,12 +81,12 @@ NamesOfEach of_one_model(Names names) {
 
 c10::intrusive_ptr<ModelReader> open_model(const std::string& file, std::optional<bool> use_direct_io,
                                            const OptionalCipher& cipher) {
-  return with_errors([&] { return c10::make_intrusive<ModelReader>(file, direct_io(use_direct_io), cipher); });
+  return with_errors([&] { return c10::make_intrusive<ModelReader>(open_source(file, direct_io(use_direct_io), cipher)); });
 }
 
 c10::intrusive_ptr<OpenJob> start_open_model(const std::string& file, std::optional<bool> use_direct_io,
-                                             const OptionalCipher& cipher) {
-  return with_errors([&] { return c10::make_intrusive<OpenJob>(file, direct_io(use_direct_io), cipher); });
+                                             const OptionalCipher& cipher, bool is_only) {
+  return with_errors([&] { return c10::make_intrusive<OpenJob>(file, direct_io(use_direct_io), cipher, is_only); });
 }
 
 c10::intrusive_ptr<ModelReader> open_buffer(const at::Tensor& bytes, const std::string& name) {
@@ -164,7 +164,7 @@ c10::intrusive_ptr<LoadJob> start_read_(const std::vector<at::Tensor>& buffers, 
                                         std::optional<bool> use_direct_io, OptionalHelper helper, const OptionalCipher& cipher) {
   return with_errors([&] {
     const TransferOptions options = transfer_options(num_threads, use_pinned_memory, std::move(helper));
-    Source source = {engine::open_for_read(file, {.direct_io = direct_io(use_direct_io)}, get(cipher)), cipher};
+    Source source = open_source(file, direct_io(use_direct_io), cipher);
     return c10::make_intrusive<LoadJob>(std::move(source), options, buffers, offsets);
   });
 }
@@ -269,11 +269,12 @@ bool is_on_local_file_system(int64_t descriptor) {
 }
 
 StringDict read_metadata(const std::string& file, const OptionalCipher& cipher) {
-  return with_errors([&] { return ModelReader(file, storage::DirectIo::kNever, cipher).metadata().value_or(StringDict()); });
+  return with_errors(
+      [&] { return ModelReader(open_source(file, storage::DirectIo::kNever, cipher)).metadata().value_or(StringDict()); });
 }
 
 TensorList list_tensors(const std::string& file, const OptionalCipher& cipher) {
-  return with_errors([&] { return ModelReader(file, storage::DirectIo::kNever, cipher).list_tensors(); });
+  return with_errors([&] { return ModelReader(open_source(file, storage::DirectIo::kNever, cipher)).list_tensors(); });
 }
 
 int64_t file_size(const std::string& file, const OptionalCipher& cipher) {

@@ -6,6 +6,7 @@
 #include "base/concat.h"
 #include "base/error.h"
 #include "base/memory_limit.h"
+#include "engine/cipher.h"
 #include "storage/encrypted_file.h"
 #include "torch/accelerator.h"
 #include "torch/tensor_memory.h"
@@ -78,6 +79,10 @@ std::vector<Group> group_by_device(std::span<const Piece> pieces, std::span<cons
 }
 
 }  // namespace
+
+Source open_source(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher) {
+  return {engine::open_for_read(file, {.direct_io = direct_io}, get(cipher)), cipher};
+}
 
 void check_host_bytes(uint64_t bytes, const std::optional<uint64_t>& max_host_bytes) {
   constexpr uint64_t kFewBytes = uint64_t{256} << 20;  // of which nobody has so little that it is worth asking the system

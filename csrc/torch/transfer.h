@@ -12,6 +12,7 @@
 #include "engine/job.h"
 #include "engine/load.h"
 #include "engine/plan.h"
+#include "storage/open.h"
 #include "storage/readable_file.h"
 #include "torch/cipher.h"
 #include "torch/io_helper.h"
@@ -23,6 +24,9 @@ struct Source {
   std::shared_ptr<storage::ReadableFile> file;
   OptionalCipher cipher;
 };
+
+// Throws as storage::open_for_read().
+Source open_source(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher);
 
 // Bytes of a source, and where they go.
 struct Piece {

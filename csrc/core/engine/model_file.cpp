@@ -13,15 +13,17 @@ namespace veturbo::engine {
 
 namespace {
 
-// Holds the header of most models whole, so that it costs one read.
+// Holds the header of most models whole: from far away a second read takes as long as the first.
 constexpr uint64_t kFirstRead = uint64_t{64} << 10;
-static_assert(kFirstRead >= format::kContainerMagicBytes);
+// That of small models: here it is the copying that takes time.
+constexpr uint64_t kFirstNearRead = uint64_t{8} << 10;
+static_assert(kFirstNearRead >= format::kContainerMagicBytes);
 
 }  // namespace
 
 format::SafetensorsHeader read_safetensors_header(storage::ReadableFile& file) {
   try {
-    std::vector<std::byte> first(std::min(file.size(), kFirstRead));
+    std::vector<std::byte> first(std::min(file.size(), file.is_near() ? kFirstNearRead : kFirstRead));
     file.read_at(0, first);
     const format::Container container = format::detect_container(first, file.size());
     if (container == format::Container::kTorchZip || container == format::Container::kTorchLegacy) {

@@ -22,6 +22,7 @@ class DecryptedFile final : public ReadableFile {
 
   ReadTraits traits() const override;
   MappedRegion map() const override;
+  bool is_near() const override { return ciphertext_->is_near(); }
   std::vector<std::string> warnings() const override { return ciphertext_->warnings(); }
 
   // For those who decrypt elsewhere.

@@ -16,6 +16,7 @@ class MemoryFile final : public ReadableFile {
   MemoryFile(std::string name, std::span<const std::byte> bytes, std::shared_ptr<const void> owner);
 
   ReadTraits traits() const override;
+  bool is_near() const override { return true; }
 
  protected:
   void do_read_at(uint64_t offset, std::span<std::byte> out) override;

@@ -32,6 +32,7 @@ class PosixReadableFile final : public ReadableFile {
   ReadTraits traits() const override;
   MappedRegion map() const override;
   std::string too_far_to_map() const override;
+  bool is_near() const override { return is_local(file_system_); }
   bool is_cold() const override { return uses_direct_io(); }
   bool uses_direct_io() const { return direct_.load(std::memory_order_acquire); }
 

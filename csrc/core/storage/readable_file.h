@@ -48,6 +48,8 @@ class ReadableFile {
   // What the file lies on, if a mapping there works but should not be had, because each page that it touches waits for a far
   // storage; else empty.
   virtual std::string too_far_to_map() const { return ""; }
+  // Whether it is on this machine, so that reads of it end and none need be given up. Asks the storage nothing.
+  virtual bool is_near() const { return false; }
   // Whether it is read from a disk, and not from the page cache: sooner than a mapping of it is touched.
   virtual bool is_cold() const { return false; }
 

@@ -6,7 +6,7 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 CXX_FILES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/*.cpp' 'tests/*.h' 'bench/*.cpp' 'bench/*.h')
 SHELL_FILES = $(shell git ls-files '*.sh' '.ci/run')
 
-.PHONY: help setup test check test-cpp test-python test-san test-faults test-stress fuzz instruments tidy coverage test-dist \
+.PHONY: help setup test check test-cpp test-python test-san test-asan test-faults test-stress fuzz instruments tidy coverage test-dist \
   test-cuda-build demo bench bench-load bench-gpu clean
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test-cpp         the C++ unit tests only"
 	@echo "make test-python      the Python tests only"
 	@echo "make test-san         the C++ unit tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make test-asan        the Python tests with AddressSanitizer in the package (half an hour)"
 	@echo "make tidy             clang-tidy over the C++ of the extension (some minutes)"
 	@echo "make coverage         what of csrc/core the C++ unit tests reach, and of the package the Python tests"
 	@echo "make test-faults      loads and saves that fail, in 1400 scenarios, and 200 that are killed (FAULTS='--seed 7')"
@@ -49,6 +50,10 @@ test-python: setup
 test-san: setup
 	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=address,undefined
 	$(MAKE) --no-print-directory -j "$$(nproc)" -C tests/cpp run SANITIZE=thread
+
+# ASAN: options of pytest
+test-asan: setup
+	VENV=$(VENV) tools/test_asan.sh $(ASAN)
 
 # Programs for those who develop, which no test needs.
 instruments: setup

@@ -83,11 +83,12 @@ class Fault:
 def preloading(environment: Mapping[str, str]) -> dict[str, str]:
     """That environment with the library in it."""
     _build()
-    return {**environment, "LD_PRELOAD": str(LIBRARY)}
+    others = environment.get("LD_PRELOAD", "").split()  # a sanitizer's, which wants to be the first
+    return {**environment, "LD_PRELOAD": " ".join([*others, str(LIBRARY)])}
 
 
 def is_preloaded() -> bool:
-    return os.environ.get("LD_PRELOAD") == str(LIBRARY)
+    return str(LIBRARY) in os.environ.get("LD_PRELOAD", "").split()
 
 
 @contextmanager

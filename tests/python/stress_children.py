@@ -60,6 +60,7 @@ for line in sys.stdin:
 """
 RUNNING = ("load", "load, one thread", "load_async", "stream", "load_to_shmem", "save_file")
 HANGING = ("load", "load, one thread", "load_async", "stream", "load_to_shmem")
+HEADERS = tuple(name for name in HANGING if name != "load_to_shmem")  # it reads none
 
 
 def run_interrupts(folder: Path, seed: int, count: int) -> float:
@@ -87,7 +88,7 @@ def _interrupt(folder: Path, far: Path, kinds: list[str], seed: int, count: int)
         for number in range(seed, seed + count):
             draw = random.Random(number)
             kind = draw.choice(kinds)
-            name = draw.choice(RUNNING if kind == "running" else HANGING)
+            name = draw.choice({"running": RUNNING, "data": HANGING, "header": HEADERS}[kind])
             print(kind, name, file=process.stdin, flush=True)
             if process.stdout.readline() != "begun\n":
                 raise ViolationError(f"--seed {number}: {name}, {kind}: the process has ended")

@@ -140,3 +140,25 @@ def test_a_header_that_does_not_come_is_given_up_in_time(tmp_path):
         error, seconds = run_with_fault(textwrap.dedent(code), far / "model")
     assert error == f"{far / 'model'}: not done after 0.5 s, given up while its header was read"
     assert 0.5 <= float(seconds) < 3
+
+
+def test_nobody_waits_for_a_server_that_does_not_answer_before_there_is_a_job_to_give_up(tmp_path):
+    veturboio.save_file({"a": torch.arange(1000)}, tmp_path / "model")
+    code = """
+    import time
+    buffer = torch.zeros(paths[0].stat().st_size, dtype=torch.uint8)
+    with faults(Fault("pread", Effect.SLOW, 3_000, first=1, times=-1), paths[0]):
+        began = time.monotonic()
+        job = torch.ops.veturbo.start_read_([buffer], [0], str(paths[0]))
+        print(time.monotonic() - began)
+        job.result()
+    print(buffer.numpy().tobytes() == paths[0].read_bytes())
+    """
+    with ExitStack() as mounts:
+        try:
+            far = mounts.enter_context(SlowFs(tmp_path, delay_ms=0, mb_per_s=0))
+        except NoMountError as error:
+            pytest.skip(str(error))
+        seconds, same = run_with_fault(textwrap.dedent(code), far / "model")
+    assert float(seconds) < 1.5
+    assert same == "True"

@@ -8,6 +8,7 @@
 #include "base/concat.h"
 #include "base/environment.h"
 #include "base/error.h"
+#include "base/readable.h"
 #include "storage/posix_readable_file.h"
 #include "storage/posix_writable_file.h"
 #include "storage/sfcs/mount.h"
@@ -19,6 +20,7 @@ namespace veturbo::storage {
 namespace {
 
 constexpr std::string_view kSchemeEnd = "://";
+constexpr size_t kMostOfScheme = 32;  // in an error, which names the whole uri, too
 
 struct Backend {
   std::string_view scheme;                                                // empty: a plain path
@@ -70,8 +72,8 @@ const Backend& backend_of(std::string_view scheme, std::string_view uri) {
       known += concat(known.empty() ? "" : ", ", backend.scheme, kSchemeEnd);
     }
   }
-  throw Error(ErrorKind::kInvalidArgument,
-              concat("no storage back end for \"", scheme, kSchemeEnd, "\": give a path or one of ", known))
+  throw Error(ErrorKind::kInvalidArgument, concat("no storage back end for \"", readable(scheme, kMostOfScheme), kSchemeEnd,
+                                                  "\": give a path or one of ", known))
       .in_file(uri);
 }
 

@@ -6,7 +6,14 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/align.h"
@@ -59,6 +66,8 @@ constexpr uint64_t kFarChunksPerReader = 2;
 // What the kernel begins to read in answer to one POSIX_FADV_WILLNEED, where nobody has changed that (see ReaderHandles); of more
 // it forgets the rest.
 constexpr uint64_t kReadAheadBytes = uint64_t{256} << 10;
+// How long the first byte of a page is waited for: Ctrl-C waits with it, and what takes longer is far in any case.
+constexpr std::chrono::milliseconds kMostWait(200);
 // From this share on a file is taken for one that is all there. What is missing is then noticed by the reads that wait for it.
 constexpr double kMinCachedShare = 0.9;
 
@@ -84,6 +93,37 @@ uint64_t direct_memory_alignment(const SystemCalls& calls, int fd) {
   }
 #endif
   return kDirectAlignment;
+}
+
+// What a page's first byte says of the way to it.
+enum class Distance { kNear, kFar, kUnknown };
+
+// Asks for that byte from a thread of its own: who asks must not wait with it for a server that does not answer.
+Distance measure(int fd, uint64_t offset) {
+  struct Measurement {
+    UniqueFd fd;
+    std::mutex mutex;
+    std::condition_variable measured;
+    std::optional<Distance> distance;
+  };
+  const auto measurement = std::make_shared<Measurement>();
+  measurement->fd = UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  const auto run = [measurement, offset] {
+    std::byte byte;
+    const ReadTimer timer;
+    const bool got = ::pread(measurement->fd.get(), &byte, 1, static_cast<off_t>(offset)) == 1;
+    std::lock_guard lock(measurement->mutex);
+    measurement->distance = got && timer.waited(1) ? Distance::kFar : Distance::kNear;
+    measurement->measured.notify_all();
+  };
+  try {
+    std::thread(run).detach();
+  } catch (const std::system_error&) {  // there are no more threads
+    run();
+  }
+  std::unique_lock lock(measurement->mutex);
+  measurement->measured.wait_for(lock, kMostWait, [&] { return measurement->distance.has_value(); });
+  return measurement->distance.value_or(Distance::kUnknown);
 }
 
 Error ended_early(uint64_t offset, uint64_t size) {
@@ -171,19 +211,20 @@ void PosixReadableFile::find_distance() const {
   const int fd = handles_.first();
   cached_ = cached_share(fd, size()) >= kMinCachedShare;
   uint64_t page_read = 0;
+  bool is_silent = false;
   if (!is_far()) {  // by what has been read before
     // The middle: the beginning and the end of a file have mostly been looked at. It is read even if it is said to be cached: of
     // a file that the process may not write, the kernel says that of every page.
     page_read = align_down(size() / 2, page_size());
-    std::byte byte;
-    const ReadTimer timer;
-    if (::pread(fd, &byte, 1, static_cast<off_t>(page_read)) < 1 || !timer.waited(1)) {
+    const Distance distance = measure(fd, page_read);
+    if (distance == Distance::kNear) {
       return;
     }
     far_.store(true, std::memory_order_relaxed);
+    is_silent = distance == Distance::kUnknown;
   }
   cached_ = false;
-  if (direct_io_ != DirectIo::kAuto) {
+  if (direct_io_ != DirectIo::kAuto || is_silent) {  // opening it again would only wait, too
     return;
   }
   // Many file systems in user space drop what the page cache has of a file whenever it is opened. With readers that open it while

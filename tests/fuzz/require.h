@@ -19,11 +19,12 @@ inline void require(bool holds, const std::string& what) {
   }
 }
 
+inline constexpr size_t kMostOfText = 8192;
+
 // Whether a text can be shown: UTF-8, by the parser of others, without control characters, and not too long to be read.
-inline void require_readable(const std::string& text) {
-  constexpr size_t kMost = 8192;
+inline void require_readable(const std::string& text, size_t most = kMostOfText) {
   try {
-    require(nlohmann::json(text).dump().size() < kMost, "a text is too long to be read");
+    require(nlohmann::json(text).dump().size() < most, "a text is too long to be read");
   } catch (const nlohmann::json::type_error&) {
     require(false, "a text is not UTF-8: " + text);
   }
@@ -42,7 +43,7 @@ auto unless_refused(Body&& body, uint64_t most_offset = std::numeric_limits<uint
     return std::forward<Body>(body)();
   } catch (const Error& error) {
     require(!error.cause().empty(), "an error says nothing");
-    require_readable(error.message());
+    require_readable(error.message(), kMostOfText + 5 * error.file().size());  // which it names whole, a byte as \\x80
     require_readable(error.cause());
     require(error.offset().value_or(0) <= most_offset, "an error's offset lies behind the file: " + error.message());
     return std::nullopt;

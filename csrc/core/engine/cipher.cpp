@@ -58,11 +58,12 @@ crypto::DataKey use_given(GivenKey given, const std::optional<format::CipherHead
 }
 
 // The given key, or that of whoever has one.
-Cipher search(const std::string& uri, GivenKey given, const std::optional<format::CipherHeader>& header, std::stop_token stop) {
+Cipher search(const std::string& uri, GivenKey given, const std::optional<format::CipherHeader>& header,
+              const std::stop_token& stop) {
   if (given.key || given.iv) {
     return from_key(use_given(std::move(given), header), kGivenKeySource);
   }
-  keys::FoundKey found = keys::find_key({.path = storage::absolute_path(uri), .header = header}, std::move(stop));
+  keys::FoundKey found = keys::find_key({.path = storage::absolute_path(uri), .header = header}, stop);
   return from_key(std::move(found.key), std::move(found.source));
 }
 
@@ -136,12 +137,12 @@ bool wants_cipher(std::optional<bool> use_cipher, const GivenKey& given) {
   return use_cipher.value_or(has_key || switched_on("VETURBOIO_USE_CIPHER"));
 }
 
-Cipher find_cipher(const std::string& uri, GivenKey given, std::stop_token stop) {
+Cipher find_cipher(const std::string& uri, GivenKey given, const std::stop_token& stop) {
   try {
     std::unique_ptr<storage::ReadableFile> file = storage::open_for_read(uri, {.direct_io = storage::DirectIo::kNever});
     std::optional<format::CipherHeader> header = read_cipher_header(*file);
     const uint64_t begin = header ? format::kCipherHeaderBytes : 0;
-    Cipher cipher = search(uri, std::move(given), header, std::move(stop));
+    Cipher cipher = search(uri, std::move(given), header, stop);
     cipher.begin = begin;
     check_fits(cipher.key, header, cipher.source);
     storage::DecryptedFile plain(std::move(file), begin, cipher.keystream);
@@ -152,17 +153,17 @@ Cipher find_cipher(const std::string& uri, GivenKey given, std::stop_token stop)
   }
 }
 
-Cipher make_cipher(const std::string& uri, GivenKey given, std::stop_token stop) {
+Cipher make_cipher(const std::string& uri, GivenKey given, const std::stop_token& stop) {
   try {
     if (!given.key && !given.iv && switched_on("VETURBOIO_CIPHER_HEADER")) {
       const std::string_view mode = environment_variable("VETURBOIO_CIPHER_MODE");
       keys::WrappedKey fresh =
-          keys::make_wrapped_key(mode.empty() ? format::CipherMode::kCtr128 : format::parse_cipher_mode(mode), std::move(stop));
+          keys::make_wrapped_key(mode.empty() ? format::CipherMode::kCtr128 : format::parse_cipher_mode(mode), stop);
       Cipher cipher = from_key(std::move(fresh.key), "the KMS");
       cipher.header = format::serialize_cipher_header(fresh.header);
       return cipher;
     }
-    Cipher cipher = search(uri, std::move(given), std::nullopt, std::move(stop));
+    Cipher cipher = search(uri, std::move(given), std::nullopt, stop);
     cipher.warning = warning_of_reuse(cipher.key, uri, exists(uri));
     return cipher;
   } catch (Error& error) {

@@ -35,11 +35,11 @@ bool wants_cipher(std::optional<bool> use_cipher, const GivenKey& given);
 
 // Throws what keys::find_key() throws, and Error(kWrongKey) when what the file decrypts to is neither safetensors nor a file of
 // torch.save.
-Cipher find_cipher(const std::string& uri, GivenKey given, std::stop_token stop);
+Cipher find_cipher(const std::string& uri, GivenKey given, const std::stop_token& stop);
 
 // For a file that is to be written. With VETURBOIO_CIPHER_HEADER=1 and no key given: a fresh key, wrapped by the KMS, and a
 // header that holds it.
-Cipher make_cipher(const std::string& uri, GivenKey given, std::stop_token stop);
+Cipher make_cipher(const std::string& uri, GivenKey given, const std::stop_token& stop);
 
 // The header of an encrypted file, if it has one. Throws Error(kFormat) for a damaged one.
 std::optional<format::CipherHeader> read_cipher_header(storage::ReadableFile& file);

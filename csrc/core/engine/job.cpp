@@ -13,7 +13,8 @@ namespace veturbo::engine {
 Job::~Job() {
   if (is_parents()) {
     // Not even detached: of a thread that is not there that may be refused.
-    static_cast<void>(new std::vector<std::thread>(std::move(threads_)));  // NOLINT(cppcoreguidelines-owning-memory)
+    // NOLINTNEXTLINE(cppcoreguidelines-owning-memory,bugprone-unhandled-exception-at-new)
+    static_cast<void>(new std::vector<std::thread>(std::move(threads_)));
     static_cast<void>(ended_.release());
     return;
   }

@@ -65,6 +65,7 @@ cfsFS connect(const Library& library, const std::string& configuration, const Ac
     const keys::Credentials& as = access.credentials;
     const Secret secret_key = with_nul(as.secret_key);
     const Secret token = with_nul(as.session_token);
+    // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): both end with a NUL
     if (library.set_credentials(builder, as.access_key.c_str(), secret_key.text().data(), token.text().data()) != 0) {
       fail("cfsSetCredentials");
     }

@@ -114,7 +114,7 @@ const Library& Library::get() {
   std::lock_guard lock(mutex);
   if (library == nullptr) {
     Found found = find();
-    library = new Library(found.handle, std::move(found.path));
+    library = new Library(found.handle, std::move(found.path));  // NOLINT(cppcoreguidelines-owning-memory)
   }
   return *library;
 }

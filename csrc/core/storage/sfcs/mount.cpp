@@ -51,8 +51,10 @@ class Mounts {
   static Mounts& get() {
     // A forked child has mounts of its own, since neither threads nor connections come along, and leaves its parent's alone.
     static const int registered = [] {
+      // NOLINTBEGIN(cppcoreguidelines-owning-memory)
       present() = new Mounts;
       return ::pthread_atfork(nullptr, nullptr, [] { present() = new Mounts; });
+      // NOLINTEND(cppcoreguidelines-owning-memory)
     }();
     static_cast<void>(registered);
     return *present();
@@ -220,7 +222,7 @@ Mount::Held Mount::borrow(const std::stop_token& stop) const {
     keys::SfcsCredentials lent = service.sfcs_credentials(stop);
     const auto lifetime = std::chrono::milliseconds(std::min<std::chrono::seconds>(lent.lifetime, kMaxLifetime));
     const bool is_known = !settings_.name_node.empty();
-    return {.access = {std::move(lent.credentials), is_known ? settings_.name_node : std::move(lent.name_node)},
+    return {.access = {std::move(lent.credentials), is_known ? settings_.name_node : lent.name_node},
             .due = asked + lifetime / 2,
             .end = asked + lifetime};
   } catch (const Error& error) {

@@ -3,8 +3,7 @@
 # are pytest's.
 #
 # Leaks are not looked for: Python and PyTorch keep what they have until they end. Left out are the tests that limit a process's
-# address space, of which the sanitizer takes 16 TiB, and those that search all of it. What preloads a library of its own, the
-# fault campaign above all, runs without the sanitizer's, as does what clears the environment.
+# address space, of which the sanitizer takes 16 TiB, and those that search all of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$PWD/${VENV:-.venv}/bin/python

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -119,7 +120,18 @@ def test_files_are_opened_one_after_the_other_where_no_thread_can_be_started(tmp
     assert run_with_fault(textwrap.dedent(code), tmp_path) == ["3 [0, 1, 2]"]
 
 
-def test_a_header_that_does_not_come_is_given_up_in_time(tmp_path):
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[SlowFs]:
+    """That folder as if it were another machine's."""
+    with ExitStack() as mounts:
+        try:
+            mount = mounts.enter_context(SlowFs(tmp_path, delay_ms=0, mb_per_s=0))
+        except NoMountError as error:
+            pytest.skip(str(error))
+        yield mount
+
+
+def test_a_header_that_does_not_come_is_given_up_in_time(tmp_path, far):
     """From another machine: those of this one's disks are read at once."""
     veturboio.save_file({"a": torch.zeros(3)}, tmp_path / "model")
     code = """
@@ -132,17 +144,12 @@ def test_a_header_that_does_not_come_is_given_up_in_time(tmp_path):
             print(error)
         print(time.monotonic() - began)
     """
-    with ExitStack() as mounts:
-        try:
-            far = mounts.enter_context(SlowFs(tmp_path, delay_ms=0, mb_per_s=0))
-        except NoMountError as error:
-            pytest.skip(str(error))
-        error, seconds = run_with_fault(textwrap.dedent(code), far / "model")
+    error, seconds = run_with_fault(textwrap.dedent(code), far / "model")
     assert error == f"{far / 'model'}: not done after 0.5 s, given up while its header was read"
     assert 0.5 <= float(seconds) < 3
 
 
-def test_nobody_waits_for_a_server_that_does_not_answer_before_there_is_a_job_to_give_up(tmp_path):
+def test_nobody_waits_for_a_server_that_does_not_answer_before_there_is_a_job_to_give_up(tmp_path, far):
     veturboio.save_file({"a": torch.arange(1000)}, tmp_path / "model")
     code = """
     import time
@@ -154,11 +161,6 @@ def test_nobody_waits_for_a_server_that_does_not_answer_before_there_is_a_job_to
         job.result()
     print(buffer.numpy().tobytes() == paths[0].read_bytes())
     """
-    with ExitStack() as mounts:
-        try:
-            far = mounts.enter_context(SlowFs(tmp_path, delay_ms=0, mb_per_s=0))
-        except NoMountError as error:
-            pytest.skip(str(error))
-        seconds, same = run_with_fault(textwrap.dedent(code), far / "model")
+    seconds, same = run_with_fault(textwrap.dedent(code), far / "model")
     assert float(seconds) < 1.5
     assert same == "True"

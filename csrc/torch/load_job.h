@@ -30,7 +30,7 @@ struct LoadOptions {
 };
 
 // A load under way. The files' headers have been read and all memory allocated when the constructor returns; the data is read by
-// threads that live as long as the job, or by then for a small file.
+// threads that live as long as the job (see Transfer), or by then for a small file.
 class LoadJob : public torch::CustomClassHolder {
  public:
   using Model = c10::intrusive_ptr<ModelReader>;
@@ -110,7 +110,7 @@ class LoadJob : public torch::CustomClassHolder {
   bool writes_existing_ = false;
   bool finished_ = false;
   std::vector<std::string> warnings_;
-  Transfer transfer_;  // last: its threads use all of the above
+  Transfer transfer_;
 };
 
 }  // namespace veturbo

@@ -11,15 +11,17 @@ OpenJob::OpenJob(const std::string& file, storage::DirectIo direct_io, const Opt
   }
   // Starting a thread takes longer than reading a header from the page cache.
   const bool waits = !source.file || !source.file->is_near();
-  job_.start(waits ? 1 : 0, 0, 0, {.run = [this, file, direct_io, cipher, source = std::move(source)](engine::Job&, size_t) {
-               reader_ = c10::make_intrusive<ModelReader>(source.file ? source : open_source(file, direct_io, cipher));
-             }});
+  state_->job.start(
+      waits ? 1 : 0, 0, 0,
+      {.run = [&reader = state_->reader, file, direct_io, cipher, source = std::move(source)](engine::Job&, size_t) {
+        reader = c10::make_intrusive<ModelReader>(source.file ? source : open_source(file, direct_io, cipher));
+      }});
 }
 
 c10::intrusive_ptr<ModelReader> OpenJob::result() {
-  job_.wait(std::nullopt);
-  job_.rethrow_if_failed();
-  return reader_;
+  state_->job.wait(std::nullopt);
+  state_->job.rethrow_if_failed();
+  return state_->reader;
 }
 
 }  // namespace veturbo

@@ -3,6 +3,7 @@
 #include <torch/custom_class.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <tuple>
 
@@ -19,16 +20,21 @@ class OpenJob : public torch::CustomClassHolder {
   // `is_only`: no other is opened meanwhile. Then a file that the system opens is opened by the caller, which may throw, and the
   // header of one of this machine is read by it, too.
   OpenJob(const std::string& file, storage::DirectIo direct_io, const OptionalCipher& cipher, bool is_only);
+  ~OpenJob() override { engine::Job::drop({state_, &state_->job}); }
 
   // As LoadJob's.
-  bool wait(double seconds) { return job_.wait_seconds(seconds); }
-  void cancel() { job_.cancel(); }
+  bool wait(double seconds) { return state_->job.wait_seconds(seconds); }
+  void cancel() { state_->job.cancel(); }
   std::tuple<int64_t, int64_t> progress() const { return {0, 0}; }
   c10::intrusive_ptr<ModelReader> result();
 
  private:
-  c10::intrusive_ptr<ModelReader> reader_;
-  engine::Job job_;  // last: its thread uses the above
+  struct State {
+    c10::intrusive_ptr<ModelReader> reader;
+    engine::Job job;  // last: its thread uses the above
+  };
+
+  std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 }  // namespace veturbo

@@ -98,16 +98,17 @@ void check_host_bytes(uint64_t bytes, const std::optional<uint64_t>& max_host_by
 void Transfer::start(std::vector<Source> sources, std::vector<at::Tensor> targets, std::span<const Piece> pieces,
                      const TransferOptions& options, uint64_t host_bytes) {
   engine::check_num_threads(options.num_threads);
-  sources_ = std::move(sources);
-  targets_ = std::move(targets);
+  state_->sources = std::move(sources);
+  state_->targets = std::move(targets);
+  std::vector<engine::LoadLeg>& legs = state_->legs;
   std::vector<Route> routes;
   uint64_t bytes = 0;
   size_t num_chunks = 0;
   int num_threads = 0;
   int most_threads = 1;
   uint64_t inline_bytes = UINT64_MAX;
-  for (const Group& group : group_by_device(pieces, targets_, sources_.size(), routes)) {
-    const Source& source = sources_[group.source];
+  for (const Group& group : group_by_device(pieces, state_->targets, state_->sources.size(), routes)) {
+    const Source& source = state_->sources[group.source];
     Route& route = routes[group.route];
     const storage::ReadTraits traits = source.file->traits();
     storage::ReadableFile* file = source.file.get();
@@ -124,7 +125,7 @@ void Transfer::start(std::vector<Source> sources, std::vector<at::Tensor> target
     for (const uint32_t index : group.pieces) {
       const Piece& piece = pieces[index];
       ranges.push_back({begin + piece.range.offset, piece.range.size});
-      route.add_target(targets_[piece.target], piece, decrypted_there);
+      route.add_target(state_->targets[piece.target], piece, decrypted_there);
     }
     engine::Plan plan = engine::make_plan(ranges, {.chunk_size = traits.chunk_size, .max_gap = traits.max_gap});
     for (engine::Segment& segment : plan.segments) {
@@ -139,8 +140,8 @@ void Transfer::start(std::vector<Source> sources, std::vector<at::Tensor> target
     route.num_threads += useful;
     route.num_chunks += plan.chunks.size();
     route.slot_bytes = std::max(route.slot_bytes, slot_size(plan));
-    route.legs.push_back(legs_.size());
-    legs_.push_back({file, std::move(plan), nullptr});
+    route.legs.push_back(legs.size());
+    legs.push_back({file, std::move(plan), nullptr});
   }
   num_threads = std::min(num_threads, most_threads);
   for (Route& route : routes) {
@@ -155,17 +156,17 @@ void Transfer::start(std::vector<Source> sources, std::vector<at::Tensor> target
                               options.helper);
     }
     for (const size_t leg : route.legs) {
-      legs_[leg].sink = sink;
+      legs[leg].sink = sink;
     }
   }
   const engine::Readers readers = options.num_threads == 0 ? engine::Readers::kAsManyAsPay : engine::Readers::kFixed;
-  job_.start(bytes <= inline_bytes ? 0 : num_threads, bytes, num_chunks,
-             {.run = [this, readers](engine::Job& job, size_t) { engine::load_chunks(job, legs_, readers); }});
+  state_->job.start(bytes <= inline_bytes ? 0 : num_threads, bytes, num_chunks,
+                    {.run = [&legs, readers](engine::Job& job, size_t) { engine::load_chunks(job, legs, readers); }});
 }
 
 std::vector<std::string> Transfer::warnings() const {
   std::vector<std::string> all;
-  for (const Source& source : sources_) {
+  for (const Source& source : state_->sources) {
     const std::vector<std::string> some = source.file->warnings();
     all.insert(all.end(), some.begin(), some.end());
   }

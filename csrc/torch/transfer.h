@@ -49,24 +49,34 @@ struct TransferOptions {
 void check_host_bytes(uint64_t bytes, const std::optional<uint64_t>& max_host_bytes);
 
 // Bytes of any number of files on their way into tensors on any devices, all through one pool of threads, which live as long as
-// it does, or less for few bytes.
+// it does, or less for few bytes; or longer, where the storage does not answer (see engine::Job::drop).
 class Transfer {
  public:
+  Transfer() = default;
+  ~Transfer() { engine::Job::drop({state_, &state_->job}); }
+  Transfer(const Transfer&) = delete;
+  Transfer& operator=(const Transfer&) = delete;
+
   // Once. `targets` are contiguous, or undefined where no piece goes. Pieces may not overlap, neither in a file nor in memory;
   // empty ones are not read. `host_bytes` of the host's memory the load has taken already.
   void start(std::vector<Source> sources, std::vector<at::Tensor> targets, std::span<const Piece> pieces,
              const TransferOptions& options, uint64_t host_bytes);
 
-  engine::Job& job() { return job_; }
-  const engine::Job& job() const { return job_; }
+  engine::Job& job() { return state_->job; }
+  const engine::Job& job() const { return state_->job; }
   // The files' warnings.
   std::vector<std::string> warnings() const;
 
  private:
-  std::vector<Source> sources_;
-  std::vector<at::Tensor> targets_;
-  std::vector<engine::LoadLeg> legs_;
-  engine::Job job_;  // last: its threads use all of the above
+  // What the threads use.
+  struct State {
+    std::vector<Source> sources;
+    std::vector<at::Tensor> targets;
+    std::vector<engine::LoadLeg> legs;
+    engine::Job job;  // last: its threads use all of the above
+  };
+
+  std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 }  // namespace veturbo

@@ -39,6 +39,10 @@ def far_model(model: Path):
         yield far
 
 
+def native_threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
 def test_the_result_is_that_of_load(model):
     job = veturboio.load_async(model)
     assert_same(job.result(), TENSORS)
@@ -104,6 +108,24 @@ def test_who_drops_it_does_not_wait_for_a_storage_that_does_not_answer(far_model
         if thread.name == "veturboio-abandoned":
             thread.join(60)
             assert not thread.is_alive()
+
+
+def test_who_drops_an_operators_job_does_not_wait_for_a_storage_that_does_not_answer(model, far_model):
+    file = str(far_model / "model")
+    num_threads = native_threads()
+    job = torch.ops.veturbo.start_load(file, num_threads=1, use_direct_io=False)
+    with far_model.hanging():
+        opening = torch.ops.veturbo.start_open_model(file)
+        time.sleep(0.5)  # until their workers wait for an answer
+        began = time.monotonic()
+        del job, opening
+        assert time.monotonic() - began < 5
+        assert native_threads() > num_threads
+    deadline = time.monotonic() + 60
+    while native_threads() > num_threads and time.monotonic() < deadline:
+        time.sleep(0.1)
+        veturboio.load(model)  # which lets go of what has come back
+    assert native_threads() <= num_threads
 
 
 def test_a_forked_child_is_told_that_its_parents_job_does_not_go_on_there(far_model):

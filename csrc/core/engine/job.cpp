@@ -10,6 +10,17 @@
 
 namespace veturbo::engine {
 
+namespace {
+
+constexpr std::chrono::milliseconds kMostWait(100);
+
+// The jobs that were dropped while their threads were in the system. Not destroyed with the process: that would wait for them.
+std::mutex dropped_mutex;
+// NOLINTNEXTLINE(cppcoreguidelines-owning-memory)
+std::shared_ptr<Job>& first_dropped = *new std::shared_ptr<Job>;
+
+}  // namespace
+
 Job::~Job() {
   if (is_parents()) {
     // Not even detached: of a thread that is not there that may be refused.
@@ -22,6 +33,37 @@ Job::~Job() {
   for (std::thread& thread : threads_) {
     thread.join();
   }
+}
+
+void Job::drop(std::shared_ptr<Job> job) {
+  std::shared_ptr<Job> idle = take_idle_dropped();
+  while (idle) {
+    idle = std::move(idle->next_dropped_);
+  }
+  if (job->is_idle()) {
+    return;
+  }
+  job->cancel();
+  if (!job->wait(kMostWait)) {
+    std::lock_guard lock(dropped_mutex);
+    job->next_dropped_ = std::exchange(first_dropped, job);
+  }
+}
+
+// Linked as they were.
+std::shared_ptr<Job> Job::take_idle_dropped() {
+  std::shared_ptr<Job> idle;
+  std::lock_guard lock(dropped_mutex);
+  std::shared_ptr<Job>* link = &first_dropped;
+  while (*link) {
+    if ((*link)->is_idle()) {
+      std::shared_ptr<Job> job = std::exchange(*link, std::move((*link)->next_dropped_));
+      job->next_dropped_ = std::exchange(idle, job);
+    } else {
+      link = &(*link)->next_dropped_;
+    }
+  }
+  return idle;
 }
 
 void Job::start(int num_threads, uint64_t bytes_total, size_t num_chunks, Work work) {

@@ -38,6 +38,11 @@ class Job {
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
 
+  // Cancels a job that nobody will ask for its result, and waits for its threads as its destructor does, but for no more than a
+  // tenth of a second: a server that does not answer may keep them in the system. They then keep the job, and all that `job` owns
+  // (it is to own what they use), until some later call finds that they have come back.
+  static void drop(std::shared_ptr<Job> job);
+
   // Starts the work, once. With no threads it is done when start() returns, on the calling thread.
   void start(int num_threads, uint64_t bytes_total, size_t num_chunks, Work work);
 
@@ -64,7 +69,9 @@ class Job {
   uint64_t bytes_total() const { return bytes_total_; }
 
  private:
+  static std::shared_ptr<Job> take_idle_dropped();
   bool is_parents() const;
+  bool is_idle() const { return process_ == 0 || has_ended_ || is_parents(); }
   bool failed();
   void fail(std::exception_ptr error);
   size_t start_threads(size_t until);
@@ -87,6 +94,7 @@ class Job {
   std::atomic<bool> has_ended_ = false;
   std::exception_ptr error_;
   std::vector<std::thread> threads_;
+  std::shared_ptr<Job> next_dropped_;
 };
 
 }  // namespace veturbo::engine

@@ -42,6 +42,60 @@ TEST(Job, GivesEveryChunkToOneWorkerAndFinishesOnce) {
   }
 }
 
+// What a job's threads use, and the job.
+struct Owner {
+  explicit Owner(std::atomic<int>& count) : owners(count) { ++owners; }
+  ~Owner() { --owners; }
+  Owner(const Owner&) = delete;
+  Owner& operator=(const Owner&) = delete;
+
+  std::atomic<int>& owners;
+  Job job;
+};
+
+TEST(Job, ThatIsDroppedKeepsItsOwnerUntilItsThreadsHaveComeBack) {
+  std::atomic<int> owners = 0;
+  std::latch answer(1);
+  std::weak_ptr<Owner> silent;
+  {
+    const auto owner = std::make_shared<Owner>(owners);
+    silent = owner;
+    owner->job.start(2, 0, 1, {.run = [&](Job&, size_t) { answer.wait(); }});
+    Job::drop({owner, &owner->job});
+  }
+  EXPECT_EQ(owners, 1);
+  const auto drop_another = [&](int threads) {
+    const auto owner = std::make_shared<Owner>(owners);
+    if (threads >= 0) {
+      owner->job.start(threads, 0, 1, {.run = [](Job&, size_t) {}});
+    }
+    Job::drop({owner, &owner->job});
+  };
+  for (const int threads : {-1, 0, 1}) {  // the first is never started
+    drop_another(threads);
+  }
+  EXPECT_EQ(owners, 1);
+  {
+    const auto owner = silent.lock();
+    ASSERT_TRUE(owner);
+    EXPECT_TRUE(owner->job.stopped());
+    answer.count_down();
+    owner->job.wait(std::nullopt);
+  }
+  drop_another(1);
+  EXPECT_EQ(owners, 0);
+}
+
+TEST(Job, ThatIsDroppedBeforeItsStartIsNotWaitedFor) {
+  std::atomic<int> owners = 0;
+  const auto owner = std::make_shared<Owner>(owners);
+  const auto began = std::chrono::steady_clock::now();
+  for (int i = 0; i < 100; ++i) {
+    Job::drop({owner, &owner->job});
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(5));
+}
+
 TEST(Job, WithoutThreadsIsDoneWhenItHasStarted) {
   std::thread::id worker;
   Job job;

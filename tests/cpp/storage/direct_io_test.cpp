@@ -158,6 +158,37 @@ TEST_F(DirectIoTest, OpensThroughThePageCacheWhereTheFileSystemHasNone) {
   EXPECT_FALSE(PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls)->uses_direct_io());
 }
 
+// Puts other bytes in a file's place when it is opened for direct reads.
+class Replaced {
+ public:
+  static inline std::string with;
+
+  static SystemCalls calls() {
+    SystemCalls calls = system_calls();
+    calls.open = [](const char* path, int flags, mode_t mode) {
+      if ((flags & O_DIRECT) != 0) {
+        std::filesystem::rename(with, path);
+      }
+      return ::open(path, flags, mode);
+    };
+    return calls;
+  }
+};
+
+TEST_F(DirectIoTest, ReadsNothingOfAFileThatIsPutInItsPlaceMeanwhile) {
+  const std::vector<std::byte> content = pattern(100'000);
+  write("file", content);
+  write("other", std::vector<std::byte>(content.size()));
+  Replaced::with = directory_ / "other";
+  const SystemCalls calls = Replaced::calls();
+  const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls);
+  EXPECT_FALSE(std::filesystem::exists(Replaced::with));
+  std::vector<std::byte> out(content.size());
+  file->read_at(0, out);
+  EXPECT_EQ(out, content);
+  EXPECT_FALSE(file->uses_direct_io());
+}
+
 TEST_F(DirectIoTest, GoesOnAfterShortAndInterruptedReads) {
   const std::vector<std::byte> content = pattern(200'000);
   write("file", content);

@@ -1,6 +1,7 @@
 #include "torch/transfer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/concat.h"
@@ -93,6 +94,15 @@ void check_host_bytes(uint64_t bytes, const std::optional<uint64_t>& max_host_by
                        max_host_bytes ? "max_host_bytes is " : "the control group of this process may use ", *limit,
                        ": load fewer tensors at a time (names), map the file (mmap), or load to an accelerator"));
   }
+}
+
+Transfer::~Transfer() {
+  // A device comes to the end of its copies, and whoever drops a load to it counts on the memory.
+  constexpr std::chrono::milliseconds kForHost(100);
+  constexpr std::chrono::milliseconds kForDevice(5000);
+  const bool is_to_host =
+      std::ranges::all_of(state_->targets, [](const at::Tensor& target) { return !target.defined() || target.is_cpu(); });
+  engine::Job::drop({state_, &state_->job}, is_to_host ? kForHost : kForDevice);
 }
 
 void Transfer::start(std::vector<Source> sources, std::vector<at::Tensor> targets, std::span<const Piece> pieces,

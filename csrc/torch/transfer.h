@@ -53,7 +53,7 @@ void check_host_bytes(uint64_t bytes, const std::optional<uint64_t>& max_host_by
 class Transfer {
  public:
   Transfer() = default;
-  ~Transfer() { engine::Job::drop({state_, &state_->job}); }
+  ~Transfer();
   Transfer(const Transfer&) = delete;
   Transfer& operator=(const Transfer&) = delete;
 

@@ -12,8 +12,6 @@ namespace veturbo::engine {
 
 namespace {
 
-constexpr std::chrono::milliseconds kMostWait(100);
-
 // The jobs that were dropped while their threads were in the system. Not destroyed with the process: that would wait for them.
 std::mutex dropped_mutex;
 // NOLINTNEXTLINE(cppcoreguidelines-owning-memory)
@@ -35,7 +33,7 @@ Job::~Job() {
   }
 }
 
-void Job::drop(std::shared_ptr<Job> job) {
+void Job::drop(std::shared_ptr<Job> job, std::chrono::milliseconds most_wait) {
   std::shared_ptr<Job> idle = take_idle_dropped();
   while (idle) {
     idle = std::move(idle->next_dropped_);
@@ -44,7 +42,7 @@ void Job::drop(std::shared_ptr<Job> job) {
     return;
   }
   job->cancel();
-  if (!job->wait(kMostWait)) {
+  if (!job->wait(most_wait)) {
     std::lock_guard lock(dropped_mutex);
     job->next_dropped_ = std::exchange(first_dropped, job);
   }

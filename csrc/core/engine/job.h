@@ -38,10 +38,10 @@ class Job {
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
 
-  // Cancels a job that nobody will ask for its result, and waits for its threads as its destructor does, but for no more than a
-  // tenth of a second: a server that does not answer may keep them in the system. They then keep the job, and all that `job` owns
-  // (it is to own what they use), until some later call finds that they have come back.
-  static void drop(std::shared_ptr<Job> job);
+  // Cancels a job that nobody will ask for its result, and waits for its threads as its destructor does, but for no more than
+  // `most_wait`: a server that does not answer may keep them in the system. They then keep the job, and all that `job` owns (it
+  // is to own what they use), until some later call finds that they have come back.
+  static void drop(std::shared_ptr<Job> job, std::chrono::milliseconds most_wait = std::chrono::milliseconds(100));
 
   // Starts the work, once. With no threads it is done when start() returns, on the calling thread.
   void start(int num_threads, uint64_t bytes_total, size_t num_chunks, Work work);

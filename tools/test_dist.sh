@@ -23,7 +23,9 @@ if ! "$python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; the
   grep -q 'built without CUDA' "$work/cuda.log" || fail "VETURBOIO_CUDA=1 does not say what is wrong"
 fi
 
-pip wheel --quiet --no-build-isolation --no-deps --wheel-dir "$work" "$work/source" > "$work/wheel.log" 2>&1 ||
+# As bootstrap.sh compiles, so that ccache finds what it has compiled before.
+CCACHE_BASEDIR=$work/source/csrc CCACHE_NOHASHDIR=1 VETURBOIO_WERROR=1 \
+  pip wheel --quiet --no-build-isolation --no-deps --wheel-dir "$work" "$work/source" > "$work/wheel.log" 2>&1 ||
   { tail -n 20 "$work/wheel.log" >&2; fail "no wheel"; }
 wheel=$(echo "$work"/veturboio-*.whl)
 [[ $wheel == *-py3-none-linux_* ]] || fail "the wheel is not tagged for every Python 3: $wheel"

@@ -187,6 +187,9 @@ def load_to_shmem(
     memory = _shared_memory(size, local_path(file))
     try:
         buffer = torch.frombuffer(memory.buf, dtype=torch.uint8)[:size]
+        # Neither a view nor a tensor keeps SharedMemory from unmapping itself when it goes, and threads that nobody waits for may
+        # have a read to come back from that writes there.
+        buffer.memory = memory  # type: ignore[attr-defined]
         with python_errors():
             job = ops.start_read_(
                 [buffer], [0], path, num_threads=num_threads, use_direct_io=use_direct_io, helper=native, cipher=cipher

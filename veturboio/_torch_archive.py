@@ -113,13 +113,13 @@ def _outline(file: FilePath, options: dict[str, Any]) -> Iterator[IO[bytes]]:
         extents.append((archive.start_dir, size - archive.start_dir))
     with os.fdopen(os.memfd_create("veturboio"), "w+b") as outline:
         outline.truncate(size)
-        with mmap.mmap(outline.fileno(), size) as mapping:
-            bytes_of_outline = torch.frombuffer(mapping, dtype=torch.uint8)
-            buffers = [bytes_of_outline[offset : offset + length] for offset, length in extents]
-            with python_errors():
-                job = ops.start_read_(buffers, [offset for offset, _ in extents], path, **options)
-            finish(job)
-            del bytes_of_outline, buffers, job  # they hold the memory, which is then unmapped
+        # The memory is unmapped when nothing holds it any longer: with a load that fails, threads that nobody waits for may.
+        bytes_of_outline = torch.frombuffer(mmap.mmap(outline.fileno(), size), dtype=torch.uint8)
+        buffers = [bytes_of_outline[offset : offset + length] for offset, length in extents]
+        with python_errors():
+            job = ops.start_read_(buffers, [offset for offset, _ in extents], path, **options)
+        finish(job)
+        del bytes_of_outline, buffers, job
         yield outline
 
 

@@ -84,13 +84,13 @@ def _in_memory(file: FilePath, options: dict[str, Any]) -> Iterator[str]:
     descriptor = os.memfd_create("veturboio")
     try:
         os.ftruncate(descriptor, size)
-        with mmap.mmap(descriptor, size) as mapping:
-            with python_errors():
-                buffer = torch.frombuffer(mapping, dtype=torch.uint8)
-                job = ops.start_read_([buffer], [0], path, **options)
-            finish(job)
-            warn(job.warnings(), stacklevel=6)
-            del buffer, job  # they hold the memory, which is then unmapped
+        # The memory is unmapped when nothing holds it any longer: with a load that fails, threads that nobody waits for may.
+        buffer = torch.frombuffer(mmap.mmap(descriptor, size), dtype=torch.uint8)
+        with python_errors():
+            job = ops.start_read_([buffer], [0], path, **options)
+        finish(job)
+        warn(job.warnings(), stacklevel=6)
+        del buffer, job
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)

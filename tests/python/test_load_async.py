@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -126,6 +128,35 @@ def test_who_drops_an_operators_job_does_not_wait_for_a_storage_that_does_not_an
         time.sleep(0.1)
         veturboio.load(model)  # which lets go of what has come back
     assert native_threads() <= num_threads
+
+
+def test_shared_memory_stays_while_threads_that_nobody_waits_for_may_write_to_it(model, far_model):
+    def is_mapped() -> bool:
+        return "/dev/shm/psm_" in Path("/proc/self/maps").read_text()
+
+    assert not is_mapped()
+    with ExitStack() as hanging:
+
+        def interrupt() -> None:
+            while not is_mapped():
+                time.sleep(0.01)
+            time.sleep(0.5)  # until its reader reads
+            hanging.enter_context(far_model.hanging())
+            time.sleep(2)  # until it waits for an answer
+            _thread.interrupt_main()
+
+        interrupted = threading.Thread(target=interrupt)
+        interrupted.start()
+        with pytest.raises(KeyboardInterrupt):
+            veturboio.load_to_shmem(far_model / "model", num_thread=1)
+        interrupted.join()
+        gc.collect()
+        assert is_mapped()
+    deadline = time.monotonic() + 60
+    while is_mapped() and time.monotonic() < deadline:
+        time.sleep(0.1)
+        veturboio.load(model)
+    assert not is_mapped()
 
 
 def test_a_forked_child_is_told_that_its_parents_job_does_not_go_on_there(far_model):

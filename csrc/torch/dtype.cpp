@@ -66,7 +66,7 @@ std::optional<format::DType> to_dtype(at::ScalarType type) {
   return std::nullopt;
 }
 
-std::vector<int64_t> to_tensor_sizes(format::DType dtype, std::span<const uint64_t> shape) {
+std::vector<int64_t> to_sizes(std::span<const uint64_t> shape) {
   std::vector<int64_t> sizes;
   sizes.reserve(shape.size());
   for (const uint64_t dimension : shape) {
@@ -76,6 +76,11 @@ std::vector<int64_t> to_tensor_sizes(format::DType dtype, std::span<const uint64
     }
     sizes.push_back(static_cast<int64_t>(dimension));
   }
+  return sizes;
+}
+
+std::vector<int64_t> to_tensor_sizes(format::DType dtype, std::span<const uint64_t> shape) {
+  std::vector<int64_t> sizes = to_sizes(shape);
   if (dtype == DType::kF4) {
     if (sizes.empty() || sizes.back() % 2 != 0) {
       throw Error(ErrorKind::kFormat, "PyTorch has F4 only in pairs: the last dimension must be even");

@@ -17,7 +17,9 @@ namespace veturbo {
 std::optional<at::ScalarType> to_scalar_type(format::DType dtype);
 std::optional<format::DType> to_dtype(at::ScalarType type);
 
-// Throws Error(kFormat) for a shape that PyTorch cannot have, without naming the tensor.
+// A file's shape in PyTorch's integers. Throws Error(kFormat) where they are too small, without naming the tensor.
+std::vector<int64_t> to_sizes(std::span<const uint64_t> shape);
+// The tensor's shape. Throws Error(kFormat) for one that PyTorch cannot have, likewise.
 std::vector<int64_t> to_tensor_sizes(format::DType dtype, std::span<const uint64_t> shape);
 // Throws Error(kInvalidArgument) for a scalar of F4.
 std::vector<uint64_t> to_file_shape(format::DType dtype, at::IntArrayRef sizes);

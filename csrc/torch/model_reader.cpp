@@ -50,7 +50,11 @@ TensorList ModelReader::list_tensors() const {
   for (const format::TensorEntry& entry : header_.tensors) {
     names.push_back(entry.name);
     dtypes.emplace_back(format::dtype_name(entry.dtype));
-    shapes.emplace_back(entry.shape.begin(), entry.shape.end());
+    try {
+      shapes.push_back(to_sizes(entry.shape));
+    } catch (Error& error) {
+      throw error.in_tensor(entry.name).in_file(uri());
+    }
   }
   return list;
 }

@@ -265,8 +265,12 @@ def test_entries_in_any_order_are_read(tmp_path):
 
 def test_a_dimension_that_pytorch_cannot_have_is_refused(tmp_path):
     (tmp_path / "model").write_bytes(with_header(fields(shape="[0,9223372036854775808]", offsets="[0,0]")))
-    with pytest.raises(veturboio.FileFormatError, match=re.escape("larger than PyTorch's 2^63 - 1")):
-        veturboio.load(tmp_path / "model")
+    path = str(tmp_path / "model")
+    expected = re.escape(f'{path}: tensor "a": a dimension is larger than PyTorch\'s 2^63 - 1')
+    with pytest.raises(veturboio.FileFormatError, match=expected):
+        veturboio.load(path)
+    with pytest.raises(ValueError, match=expected):
+        torch.ops.veturbo.list_tensors(path)
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_an_error(shm_path):

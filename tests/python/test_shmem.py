@@ -66,3 +66,24 @@ def test_leaves_no_shared_memory_behind_when_it_fails(tmp_path, monkeypatch):
     assert list(Path("/dev/shm").glob(f"{prefix[1:]}*"))  # which is where it would have been
     memory.close()
     memory.unlink()
+
+
+def test_a_ctrl_c_while_it_is_reserved_is_answered_soon(tmp_path, monkeypatch):
+    """Reserving is a call to the system that no signal ends: one for a large file would take seconds."""
+    prefix = f"/v{os.getpid():x}r_"
+    monkeypatch.setattr(shared_memory, "_SHM_NAME_PREFIX", prefix)
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(300 << 20)
+    reserved = []
+
+    def reserve(descriptor: int, offset: int, length: int) -> None:
+        reserved.append((offset, length))
+        if offset > 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    with pytest.raises(KeyboardInterrupt):
+        veturboio.load_to_shmem(tmp_path / "file")
+    [(_, first), (offset, length)] = reserved
+    assert offset == first == length <= 64 << 20
+    assert not list(Path("/dev/shm").glob(f"{prefix[1:]}*"))

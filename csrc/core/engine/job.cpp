@@ -48,7 +48,7 @@ void Job::drop(std::shared_ptr<Job> job, std::chrono::milliseconds most_wait) {
   }
 }
 
-// Linked as they were.
+// A list of them, like that of the dropped ones.
 std::shared_ptr<Job> Job::take_idle_dropped() {
   std::shared_ptr<Job> idle;
   std::lock_guard lock(dropped_mutex);

@@ -11,8 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "storage/sfcs/network_segment.h"
-#include "storage/sfcs/path.h"
 #include "testing/environment.h"
 #include "testing/errors.h"
 #include "testing/temporary_directory.h"
@@ -91,31 +89,6 @@ class SfcsSettingsTest : public ::testing::Test {
  private:
   const ScopedEnvironment nothing_{nothing_but(directory_)};
 };
-
-TEST(SfcsPath, IsNormal) {
-  const std::map<std::string, std::string> normal{{"/a", "/a"},       {"/a//b/../c", "/a/c"}, {"//a/", "/a"},  {"/", "/"},
-                                                  {"/a/./b", "/a/b"}, {"/../a", "/a"},        {"a/b", "/a/b"}, {"", "/"}};
-  for (const auto& [given, expected] : normal) {
-    EXPECT_EQ(normal_path(given), expected) << given;
-  }
-}
-
-TEST(SfcsPath, IsInAFolderByWholeComponents) {
-  EXPECT_EQ(rest_in("/a/b", "/a/b/c"), "/c");
-  EXPECT_EQ(rest_in("/a/b", "/a/b"), "");
-  EXPECT_EQ(rest_in("/a/b", "/a/bc"), std::nullopt);
-  EXPECT_EQ(rest_in("/a/b", "/a"), std::nullopt);
-  EXPECT_EQ(rest_in("/", "/a"), "/a");
-  EXPECT_EQ(rest_in("/", "/"), "");
-}
-
-TEST(SfcsNetworkSegment, IsTheNetworkOfTheFirstNicThatHasOne) {
-  EXPECT_EQ(network_text(0x0A010203, 0xFFFFFF00), "10.1.2.0/24");
-  EXPECT_EQ(network_text(0xC0A8FFFE, 0xFFFFF000), "192.168.240.0/20");
-  EXPECT_EQ(network_text(0x0A010203, 0xFFFFFFFF), "10.1.2.3/32");
-  EXPECT_EQ(network_segment("lo"), "127.0.0.0/8");
-  EXPECT_EQ(network_segment("nosuchnic,lo"), "127.0.0.0/8");
-}
 
 TEST_F(SfcsSettingsTest, ComeFromTheEnvironment) {
   const ScopedEnvironment variables(kRequired);

@@ -23,11 +23,10 @@ from typing import Any
 import torch
 
 import veturboio
-from measure import BenchError, compiled, exit_status, format_row, output, touch_fresh_memory
+from measure import BenchError, compiled_with_core, exit_status, format_row, output, touch_fresh_memory
 from model_files import llama
 
 _HERE = Path(__file__).resolve().parent
-_CORE = _HERE.parent / "csrc" / "core"
 _IV = bytes(16)
 _SLACK = 1.2
 
@@ -62,10 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _keystreams(repeat: int) -> dict[str, dict[str, list[float]]]:
     """GB/s on one core: implementation -> bits of the key -> measurements."""
-    sources = [*_CORE.glob("crypto/*.cpp"), _CORE / "base" / "error.cpp"]
-    headers = [*_CORE.glob("crypto/*.h"), *_CORE.glob("base/*.h")]
-    flags = ["-O3", f"-I{_CORE}", *map(str, sources), "-lcrypto"]
-    program = compiled(_HERE / "cipher.cpp", *flags, depends=[*sources, *headers])
+    program = compiled_with_core(_HERE / "cipher.cpp", "base", "crypto")
     speeds: dict[str, dict[str, list[float]]] = json.loads(output([str(program), str(repeat)], "the keystreams failed"))
     widths = [16, 14, 14, 16]
     print(format_row(["implementation", "AES-128 GB/s", "AES-256 GB/s", "ratio to openssl"], widths))

@@ -21,6 +21,7 @@ from loaders import LIMIT, LOADERS, Load
 from peer_environment import python
 
 _HERE = Path(__file__).resolve().parent
+_CORE = _HERE.parent / "csrc" / "core"
 _BUILD = _HERE.parent / "build" / "bench"
 
 
@@ -174,6 +175,17 @@ def output(command: list[str], failure: str) -> str:
 
 def limit_program() -> Path:
     return compiled(_HERE / "limit.cpp", "-O3", depends=[_HERE / "page_sums.h"])
+
+
+def compiled_with_core(source: Path, *folders: str) -> Path:
+    """The program of a C++ source of the bench and these folders of csrc/core.
+
+    Raises:
+        BenchError: It does not compile.
+    """
+    sources = [path for folder in folders for path in (_CORE / folder).glob("*.cpp")]
+    headers = [path for folder in folders for path in (_CORE / folder).glob("*.h")]
+    return compiled(source, "-O3", f"-I{_CORE}", *map(str, sources), "-lcrypto", depends=[*sources, *headers])
 
 
 def compiled(source: Path, *arguments: str, depends: Sequence[Path] = ()) -> Path:

@@ -27,18 +27,11 @@ struct Vector256 {
     return _mm256_aesenclast_epi128(state, key);
   }
 
-  // One counter a block, as little-endian numbers.
-  VETURBO_VAES_TARGET static Register counters(uint64_t high, uint64_t low) {
-    const auto lane = [](uint64_t value) { return static_cast<long long>(value); };
-    return _mm256_set_epi64x(lane(high), lane(low + 1), lane(high), lane(low));
-  }
-  VETURBO_VAES_TARGET static Register plus_one_vector(Register counters) {
-    return _mm256_add_epi64(counters, _mm256_set_epi64x(0, kBlocks, 0, kBlocks));
-  }
-  VETURBO_VAES_TARGET static Register big_endian(Register counters) {
-    constexpr long long kLow = 0x08090a0b0c0d0e0f;
-    constexpr long long kHigh = 0x0001020304050607;
-    return _mm256_shuffle_epi8(counters, _mm256_set_epi64x(kHigh, kLow, kHigh, kLow));
+  // A block of these two halves, in every place.
+  VETURBO_VAES_TARGET static Register repeat(uint64_t first, uint64_t second) {
+    const auto high = static_cast<long long>(second);
+    const auto low = static_cast<long long>(first);
+    return _mm256_set_epi64x(high, low, high, low);
   }
 };
 

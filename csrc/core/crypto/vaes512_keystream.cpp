@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#define VETURBO_VAES_TARGET __attribute__((target("avx512f,avx512bw,vaes")))
+#define VETURBO_VAES_TARGET __attribute__((target("avx512f,vaes")))
 #include "crypto/vaes_keystream_inl.h"
 
 namespace veturbo::crypto {
@@ -23,26 +23,18 @@ struct Vector512 {
     return _mm512_aesenclast_epi128(state, key);
   }
 
-  // One counter a block, as little-endian numbers.
-  VETURBO_VAES_TARGET static Register counters(uint64_t high, uint64_t low) {
-    const auto lane = [](uint64_t value) { return static_cast<long long>(value); };
-    return _mm512_set_epi64(lane(high), lane(low + 3), lane(high), lane(low + 2), lane(high), lane(low + 1), lane(high),
-                            lane(low));
-  }
-  VETURBO_VAES_TARGET static Register plus_one_vector(Register counters) {
-    return _mm512_add_epi64(counters, _mm512_set_epi64(0, kBlocks, 0, kBlocks, 0, kBlocks, 0, kBlocks));
-  }
-  VETURBO_VAES_TARGET static Register big_endian(Register counters) {
-    constexpr long long kLow = 0x08090a0b0c0d0e0f;
-    constexpr long long kHigh = 0x0001020304050607;
-    return _mm512_shuffle_epi8(counters, _mm512_set_epi64(kHigh, kLow, kHigh, kLow, kHigh, kLow, kHigh, kLow));
+  // A block of these two halves, in every place.
+  VETURBO_VAES_TARGET static Register repeat(uint64_t first, uint64_t second) {
+    const auto high = static_cast<long long>(second);
+    const auto low = static_cast<long long>(first);
+    return _mm512_set4_epi64(high, low, high, low);
   }
 };
 
 }  // namespace
 
 bool vaes512_supported() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("vaes");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vaes");
 }
 
 std::unique_ptr<Keystream> make_vaes512_keystream(const DataKey& key) {

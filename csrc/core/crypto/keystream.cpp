@@ -1,7 +1,7 @@
 #include "crypto/keystream.h"
 
 #include "crypto/openssl_keystream.h"
-#include "crypto/vaes_keystream.h"
+#include "crypto/vector_keystream.h"
 
 namespace veturbo::crypto {
 
@@ -9,6 +9,8 @@ std::string_view implementation_name(CipherImplementation implementation) {
   switch (implementation) {
     case CipherImplementation::kOpenSsl:
       return "openssl";
+    case CipherImplementation::kAesNi:
+      return "aesni";
     case CipherImplementation::kVaes256:
       return "vaes256";
     case CipherImplementation::kVaes512:
@@ -25,6 +27,9 @@ std::vector<CipherImplementation> available_implementations() {
   if (vaes256_supported()) {
     available.push_back(CipherImplementation::kVaes256);
   }
+  if (aesni_supported()) {
+    available.push_back(CipherImplementation::kAesNi);
+  }
   available.push_back(CipherImplementation::kOpenSsl);
   return available;
 }
@@ -35,6 +40,8 @@ std::unique_ptr<Keystream> make_keystream(const DataKey& key, CipherImplementati
       return make_vaes512_keystream(key);
     case CipherImplementation::kVaes256:
       return make_vaes256_keystream(key);
+    case CipherImplementation::kAesNi:
+      return make_aesni_keystream(key);
     case CipherImplementation::kOpenSsl:
       break;
   }

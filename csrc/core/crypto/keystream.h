@@ -35,11 +35,12 @@ class Keystream {
 
 enum class CipherImplementation {
   kOpenSsl,
-  kVaes256,  // AVX2 and VAES: two blocks an instruction
+  kAesNi,    // AVX and AES-NI: one block an instruction
+  kVaes256,  // AVX2 and VAES: two
   kVaes512,  // AVX-512 and VAES: four
 };
 
-// "openssl", "vaes256", "vaes512".
+// "openssl", "aesni", "vaes256", "vaes512".
 std::string_view implementation_name(CipherImplementation implementation);
 
 // Those that this processor runs, the fastest first. Never empty.

@@ -176,8 +176,8 @@ TEST_P(KeystreamTest, ServesManyThreadsAtOnce) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, KeystreamTest,
-                         testing::Values(CipherImplementation::kOpenSsl, CipherImplementation::kVaes256,
-                                         CipherImplementation::kVaes512),
+                         testing::Values(CipherImplementation::kOpenSsl, CipherImplementation::kAesNi,
+                                         CipherImplementation::kVaes256, CipherImplementation::kVaes512),
                          [](const auto& info) { return std::string(implementation_name(info.param)); });
 
 TEST(Counter, CarriesThroughAll128Bits) {

@@ -1,6 +1,6 @@
-// The keystream over vectors of AES blocks, for each width that includes this. Before it, a file defines VETURBO_VAES_TARGET, the
-// attribute that lets a function use the width's instructions: as flags for the whole file they would also go into what it takes
-// from the standard library's headers, and the linker might choose that copy for every other file.
+// The keystream over vectors of AES blocks, for each width that includes this. Before it, a file defines VETURBO_VECTOR_TARGET,
+// the attribute that lets a function use the width's instructions: as flags for the whole file they would also go into what it
+// takes from the standard library's headers, and the linker might choose that copy for every other file.
 //
 // Eight vectors are in flight: an AES round takes several cycles, and one or two begin in each.
 //
@@ -23,13 +23,13 @@ constexpr size_t kBlocksPerRun = 256;  // those that a counter's last byte tells
 
 // `Vector` names the type and the instructions of one width.
 template <typename Vector>
-class VaesKeystream final : public Keystream {
+class VectorKeystream final : public Keystream {
   using Register = typename Vector::Register;
   static constexpr size_t kBlocks = Vector::kBlocks;
   static constexpr size_t kVectorBytes = kBlocks * kBlockBytes;
 
  public:
-  explicit VaesKeystream(const DataKey& key) : first_(counter_of(key.iv)) {
+  explicit VectorKeystream(const DataKey& key) : first_(counter_of(key.iv)) {
     const ExpandedKey expanded(key.key);
     const RoundKeys& keys = expanded.get();
     rounds_ = keys.rounds;
@@ -77,7 +77,7 @@ class VaesKeystream final : public Keystream {
   }
 
   template <int kRounds>
-  VETURBO_VAES_TARGET void apply_rounds(Counter counter, const std::byte* in, std::byte* out, size_t vectors) const {
+  VETURBO_VECTOR_TARGET void apply_rounds(Counter counter, const std::byte* in, std::byte* out, size_t vectors) const {
     while (vectors > 0) {
       const size_t last_byte = counter.low % kBlocksPerRun;
       const size_t in_run = std::min(vectors, (kBlocksPerRun - last_byte) / kBlocks);
@@ -96,8 +96,8 @@ class VaesKeystream final : public Keystream {
   }
 
   template <int kRounds, size_t kCount>
-  VETURBO_VAES_TARGET __attribute__((always_inline)) void apply_group(const Register& others, const std::byte*& last_bytes,
-                                                                      const std::byte*& in, std::byte*& out) const {
+  VETURBO_VECTOR_TARGET __attribute__((always_inline)) void apply_group(const Register& others, const std::byte*& last_bytes,
+                                                                        const std::byte*& in, std::byte*& out) const {
     Register state[kCount];
 #pragma GCC unroll 8
     for (size_t i = 0; i < kCount; ++i) {
@@ -123,12 +123,12 @@ class VaesKeystream final : public Keystream {
   }
 
   // Of one counter, in every block.
-  VETURBO_VAES_TARGET __attribute__((always_inline)) Register first_round(const Counter& counter, const Register& key) const {
+  VETURBO_VECTOR_TARGET __attribute__((always_inline)) Register first_round(const Counter& counter, const Register& key) const {
     const Register block = Vector::repeat(__builtin_bswap64(counter.high), __builtin_bswap64(counter.low));
     return Vector::encrypt_round(Vector::exclusive_or(block, load_key(0)), key);
   }
 
-  VETURBO_VAES_TARGET void compute_last_bytes() {
+  VETURBO_VECTOR_TARGET void compute_last_bytes() {
     const Register no_key = Vector::repeat(0, 0);
     const Register without = first_round({0, 0}, no_key);
     for (size_t last_byte = 0; last_byte < kBlocksPerRun; ++last_byte) {
@@ -139,7 +139,7 @@ class VaesKeystream final : public Keystream {
     }
   }
 
-  VETURBO_VAES_TARGET __attribute__((always_inline)) Register load_key(size_t round) const {
+  VETURBO_VECTOR_TARGET __attribute__((always_inline)) Register load_key(size_t round) const {
     return Vector::load(round_keys_ + round * kVectorBytes);
   }
 

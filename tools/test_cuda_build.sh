@@ -34,4 +34,4 @@ info = torch.ops.veturbo.build_info()
 assert info["cuda"], info
 print("test-cuda-build: PyTorch", info["torch"], "CUDA", info["cuda"])
 '
-"$venv/bin/python" -m pytest -m "not gpu"
+"$venv/bin/python" -m pytest -m "not gpu" --numprocesses $(($(nproc) < 4 ? $(nproc) + 1 : 4)) --dist loadgroup

@@ -46,18 +46,4 @@ std::unique_ptr<Keystream> make_aesni_keystream(const DataKey& key) {
 
 }  // namespace veturbo::crypto
 
-#else
-
-namespace veturbo::crypto {
-
-bool aesni_supported() {
-  return false;
-}
-
-std::unique_ptr<Keystream> make_aesni_keystream(const DataKey&) {
-  return nullptr;
-}
-
-}  // namespace veturbo::crypto
-
 #endif

@@ -1,9 +1,32 @@
 #include "crypto/keystream.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "crypto/openssl_keystream.h"
 #include "crypto/vector_keystream.h"
 
 namespace veturbo::crypto {
+
+namespace {
+
+struct Candidate {
+  CipherImplementation implementation;
+  bool (*supported)();
+  std::unique_ptr<Keystream> (*make)(const DataKey& key);
+};
+
+// The fastest first.
+constexpr Candidate kCandidates[] = {
+#if defined(__x86_64__)
+    {CipherImplementation::kVaes512, vaes512_supported, make_vaes512_keystream},
+    {CipherImplementation::kVaes256, vaes256_supported, make_vaes256_keystream},
+    {CipherImplementation::kAesNi, aesni_supported, make_aesni_keystream},
+#endif
+    {CipherImplementation::kOpenSsl, [] { return true; }, make_openssl_keystream},
+};
+
+}  // namespace
 
 std::string_view implementation_name(CipherImplementation implementation) {
   switch (implementation) {
@@ -21,31 +44,17 @@ std::string_view implementation_name(CipherImplementation implementation) {
 
 std::vector<CipherImplementation> available_implementations() {
   std::vector<CipherImplementation> available;
-  if (vaes512_supported()) {
-    available.push_back(CipherImplementation::kVaes512);
+  for (const Candidate& candidate : kCandidates) {
+    if (candidate.supported()) {
+      available.push_back(candidate.implementation);
+    }
   }
-  if (vaes256_supported()) {
-    available.push_back(CipherImplementation::kVaes256);
-  }
-  if (aesni_supported()) {
-    available.push_back(CipherImplementation::kAesNi);
-  }
-  available.push_back(CipherImplementation::kOpenSsl);
   return available;
 }
 
 std::unique_ptr<Keystream> make_keystream(const DataKey& key, CipherImplementation implementation) {
-  switch (implementation) {
-    case CipherImplementation::kVaes512:
-      return make_vaes512_keystream(key);
-    case CipherImplementation::kVaes256:
-      return make_vaes256_keystream(key);
-    case CipherImplementation::kAesNi:
-      return make_aesni_keystream(key);
-    case CipherImplementation::kOpenSsl:
-      break;
-  }
-  return make_openssl_keystream(key);
+  const auto* const candidate = std::ranges::find(kCandidates, implementation, &Candidate::implementation);
+  return candidate == std::end(kCandidates) ? nullptr : candidate->make(key);
 }
 
 std::unique_ptr<Keystream> make_keystream(const DataKey& key) {

@@ -47,18 +47,4 @@ std::unique_ptr<Keystream> make_vaes256_keystream(const DataKey& key) {
 
 }  // namespace veturbo::crypto
 
-#else
-
-namespace veturbo::crypto {
-
-bool vaes256_supported() {
-  return false;
-}
-
-std::unique_ptr<Keystream> make_vaes256_keystream(const DataKey&) {
-  return nullptr;
-}
-
-}  // namespace veturbo::crypto
-
 #endif

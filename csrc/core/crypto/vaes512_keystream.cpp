@@ -43,18 +43,4 @@ std::unique_ptr<Keystream> make_vaes512_keystream(const DataKey& key) {
 
 }  // namespace veturbo::crypto
 
-#else
-
-namespace veturbo::crypto {
-
-bool vaes512_supported() {
-  return false;
-}
-
-std::unique_ptr<Keystream> make_vaes512_keystream(const DataKey&) {
-  return nullptr;
-}
-
-}  // namespace veturbo::crypto
-
 #endif

@@ -5,7 +5,7 @@
 #include "crypto/keystream.h"
 
 // Vectors of whole AES blocks: one in 128 bits, two in 256, four in 512. Each width is compiled in a file of its own with the
-// instructions that it needs, and must only be run where its supported() says so.
+// instructions that it needs, for x86-64 only, and must only be run where its supported() says so.
 namespace veturbo::crypto {
 
 bool aesni_supported();

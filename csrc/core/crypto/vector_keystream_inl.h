@@ -132,10 +132,9 @@ class VectorKeystream final : public Keystream {
     const Register no_key = Vector::repeat(0, 0);
     const Register without = first_round({0, 0}, no_key);
     for (size_t last_byte = 0; last_byte < kBlocksPerRun; ++last_byte) {
+      // Of the vector's equal blocks the first stays: the next ones are written over the others.
       const Register added = Vector::exclusive_or(first_round({0, last_byte}, no_key), without);
-      alignas(kVectorBytes) std::byte blocks[kVectorBytes];
-      Vector::store(blocks, added);
-      std::memcpy(last_bytes_ + last_byte * kBlockBytes, blocks, kBlockBytes);
+      Vector::store(last_bytes_ + last_byte * kBlockBytes, added);
     }
   }
 
@@ -144,8 +143,8 @@ class VectorKeystream final : public Keystream {
   }
 
   alignas(kVectorBytes) std::byte round_keys_[static_cast<size_t>(kMaxRounds + 1) * kVectorBytes];
-  // What each last byte of a counter adds, by XOR, to the outcome of the first round.
-  alignas(kVectorBytes) std::byte last_bytes_[kBlocksPerRun * kBlockBytes];
+  // What each last byte of a counter adds, by XOR, to the outcome of the first round; and room for the last one's vector.
+  alignas(kVectorBytes) std::byte last_bytes_[(kBlocksPerRun - 1) * kBlockBytes + kVectorBytes];
   int rounds_;
   Counter first_;
 };

@@ -16,7 +16,7 @@ namespace crypto = veturbo::crypto;
 
 namespace {
 
-constexpr size_t kBytes = crypto::kCipherPieceBytes;
+constexpr size_t kBytes = size_t{128} << 10;
 constexpr int kRepeats = 2000;
 
 struct Candidate {

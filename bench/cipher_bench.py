@@ -15,7 +15,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import veturboio
-from measure import BenchError, compiled_with_core, exit_status, format_row, output, touch_fresh_memory
+from measure import BenchError, compiled_with_core, exit_status, format_row, output
 from model_files import llama
 
 _HERE = Path(__file__).resolve().parent
@@ -37,9 +37,6 @@ def main() -> int:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.step:
-        print(json.dumps(_run_step(**json.loads(options.step))))
-        return
     speeds = _keystreams(options.repeat)
     report: dict[str, Any] = {"keystream": speeds}
     if not options.keystream:
@@ -49,13 +46,12 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Measures what encryption costs. Figures are medians of interleaved runs.")
+    parser = argparse.ArgumentParser(description="Measures what encryption costs. Figures are medians of measurements in turn.")
     add = parser.add_argument
     add("--keystream", action="store_true", help="measure the keystreams only")
     add("--base_dir", type=Path, default=Path("/dev/shm"), metavar="DIR", help="where the models are (default: %(default)s)")
     add("--repeat", type=int, default=5, metavar="N", help="measurements of each (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write all measurements to this file as well")
-    add("--step", help=argparse.SUPPRESS)  # for the processes that this one starts
     return parser
 
 
@@ -75,33 +71,39 @@ def _keystreams(repeat: int) -> dict[str, dict[str, list[float]]]:
 def _loads_and_saves(options: argparse.Namespace, speeds: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     threads = _threads(options.base_dir)
     fastest = next(iter(speeds.values()))
-    measured: dict[str, list[float]] = {}
-    checksums = set()
+    measured: dict[str, dict[int, list[float]]] = {}
     with _models(options.base_dir) as (nbytes, files):
+        tensors = veturboio.load(files[0], **_cipher(0))
+        expected = _checksum(tensors)
         target = options.base_dir / "veturboio_bench_cipher_saved"
-        for turn in range(options.repeat):
-            for action in ("load", "save"):
-                for bits, file in files.items():
-                    step = {"action": action, "bits": bits, "source": str(file), "target": str(target)}
-                    done = json.loads(output([sys.executable, __file__, "--step", json.dumps(step)], f"{action} failed"))
-                    target.unlink(missing_ok=True)
-                    measured.setdefault(f"{action} {bits}", []).append(done["seconds"])
-                    checksums.add(done["checksum"])
-            print(f"\r{turn + 1}/{options.repeat}", end="", file=sys.stderr)
-    print("\r", end="", file=sys.stderr)
-    if len(checksums) > 1:
-        raise BenchError("the loads and saves did not have the same bytes")
+        measured["load"] = _take_turns(options.repeat, lambda bits: _load(files[bits], bits, expected))
+        measured["save"] = _take_turns(options.repeat, lambda bits: _save(tensors, target, bits, expected))
     widths = [10, 10, 12, 12, 10, 8, 8]
     print(f"\n{nbytes / 1e9:.1f} GB in {options.base_dir}, seconds to return")
     print(format_row(["action", "plain", "encrypted", "at most", "ratio", "key", "threads"], widths))
-    for action in ("load", "save"):
-        plain = statistics.median(measured[f"{action} 0"])
+    for action, seconds in measured.items():
+        plain = statistics.median(seconds[0])
         for bits in (128, 256):
-            encrypted = statistics.median(measured[f"{action} {bits}"])
+            encrypted = statistics.median(seconds[bits])
             bound = plain + _SLACK * nbytes / (threads[action] * statistics.median(fastest[str(bits)]) * 1e9)
             cells = [f"{plain:.3f}", f"{encrypted:.3f}", f"{bound:.3f}", f"{encrypted / plain:.2f}", str(bits)]
             print(format_row([action, *cells, str(threads[action])], widths))
     return {"seconds": measured, "bytes": nbytes, "threads": threads}
+
+
+def _take_turns(repeat: int, measure: Callable[[int], float]) -> dict[int, list[float]]:
+    """By bits of the key. All in one process, and a first turn that does not count: where the host gives a virtual machine its
+    memory when that is first touched, a process that begins with fresh memory measures the host.
+    """
+    measured: dict[int, list[float]] = {bits: [] for bits in (0, 128, 256)}
+    for turn in range(repeat + 1):
+        print(f"\r{turn}/{repeat}", end="", file=sys.stderr)
+        for bits, seconds in measured.items():
+            took = measure(bits)
+            if turn > 0:
+                seconds.append(took)
+    print("\r", end="", file=sys.stderr)
+    return measured
 
 
 def _threads(folder: Path) -> dict[str, int]:
@@ -131,22 +133,32 @@ def _cipher(bits: int) -> dict[str, Any]:
     return {"key": bytes(range(bits // 8)), "iv": _IV} if bits else {"use_cipher": False}
 
 
-def _run_step(action: str, bits: int, source: str, target: str) -> dict[str, Any]:
-    """One load or save, as the only thing this process does: its seconds, and a checksum of what was loaded, or saved."""
-    tensors: dict[str, torch.Tensor] = {}
-    if action == "save":
-        tensors = veturboio.load(source, **_cipher(bits))
-    touch_fresh_memory(Path(source).stat().st_size)
+def _load(file: Path, bits: int, expected: list[int]) -> float:
     start = time.perf_counter()
-    if action == "save":
-        veturboio.save_file(tensors, target, **_cipher(bits))
-    else:
-        tensors = veturboio.load(source, **_cipher(bits))
+    tensors = veturboio.load(file, **_cipher(bits))
     seconds = time.perf_counter() - start
-    if action == "save":
-        tensors = veturboio.load(target, **_cipher(bits))
-    sums = [int(tensors[name].view(-1).view(torch.int64).sum()) for name in sorted(tensors)]
-    return {"seconds": seconds, "checksum": hash(tuple(sums))}
+    _check(tensors, expected)
+    return seconds
+
+
+def _save(tensors: dict[str, torch.Tensor], target: Path, bits: int, expected: list[int]) -> float:
+    try:
+        start = time.perf_counter()
+        veturboio.save_file(tensors, target, **_cipher(bits))
+        seconds = time.perf_counter() - start
+        _check(veturboio.load(target, **_cipher(bits)), expected)
+        return seconds
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def _check(tensors: dict[str, torch.Tensor], expected: list[int]) -> None:
+    if _checksum(tensors) != expected:
+        raise BenchError("the loads and saves did not have the same bytes")
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> list[int]:
+    return [int(tensors[name].view(-1).view(torch.int64).sum()) for name in sorted(tensors)]
 
 
 if __name__ == "__main__":

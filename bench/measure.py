@@ -13,6 +13,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,6 +153,16 @@ def touch_fresh_memory(nbytes: int) -> None:
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_HUGEPAGE)
         memory[:: mmap.PAGESIZE] = bytes(len(range(0, size, mmap.PAGESIZE)))
+
+
+def touch_fresh_file_memory(nbytes: int) -> None:
+    """The same for a save of so many bytes into shared memory or the page cache, which takes small pages: those that huge pages
+    leave behind are not the first that the kernel then hands out. write_limit.cpp does the same.
+    """
+    block = bytes(8 << 20)
+    with tempfile.TemporaryFile(dir="/dev/shm", buffering=0) as file:
+        for _ in range(0, nbytes + (512 << 20), len(block)):
+            file.write(block)
 
 
 def load_command(load: Load) -> list[str]:

@@ -49,7 +49,4 @@ std::vector<CipherImplementation> available_implementations();
 std::unique_ptr<Keystream> make_keystream(const DataKey& key, CipherImplementation implementation);
 std::unique_ptr<Keystream> make_keystream(const DataKey& key);  // the fastest
 
-// What a thread should encrypt before it writes it, in turn: the next step finds it in the second level of the cache.
-constexpr size_t kCipherPieceBytes = size_t{128} << 10;
-
 }  // namespace veturbo::crypto

@@ -9,6 +9,8 @@ namespace veturbo::storage {
 
 namespace {
 
+// Pieces of 128 KiB stay in a core's own cache, but saves took 5 % longer (Zen 4): short stretches of memory are read slower.
+constexpr uint64_t kPieceBytes = uint64_t{1} << 20;
 constexpr uint64_t kDirectPieceBytes = uint64_t{2} << 20;  // a disk is slow in smaller writes
 
 }  // namespace
@@ -49,7 +51,7 @@ EncryptedFile::EncryptedFile(std::unique_ptr<WritableFile> ciphertext, const std
       begin_(header.size()),
       keystream_(std::move(keystream)),
       alignment_(ciphertext_->traits().alignment),
-      piece_bytes_(alignment_ > 1 ? kDirectPieceBytes : crypto::kCipherPieceBytes) {
+      piece_bytes_(alignment_ > 1 ? kDirectPieceBytes : kPieceBytes) {
   if (!header.empty()) {
     ciphertext_->write_at(0, std::as_bytes(std::span(header)));
   }

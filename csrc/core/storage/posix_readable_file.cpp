@@ -46,9 +46,9 @@ constexpr uint64_t kCachedGapBytes = uint64_t{4} << 10;
 constexpr uint64_t kDirectGapBytes = uint64_t{64} << 10;
 constexpr uint64_t kFarGapBytes = uint64_t{256} << 10;
 constexpr int kMaxCachedReads = 16;  // memory bandwidth is used up by then
-// A disk wants many requests at once, also where cores are few and busy with copying. Each has a bounce buffer, beside the
-// tensors.
-constexpr int kMinDirectReads = 10;
+// A disk wants many requests at once, also where cores are few and busy with copying: on two cores ten readers take a tenth
+// longer. Each has a bounce buffer, beside the tensors.
+constexpr int kMinDirectReads = 16;
 
 // Below this, opening the file a second time and asking for its pages costs more than direct I/O could gain.
 constexpr uint64_t kMinColdBytes = uint64_t{16} << 20;

@@ -28,7 +28,12 @@ constexpr int kMaxWrites = 4;
 
 // The strictest that a local file system asks for, and the size of the page cache's pages.
 constexpr uint64_t kDirectAlignment = 4096;
-constexpr int kDirectWrites = 4;  // a disk wants several at once, also where cores are few
+constexpr uint64_t kDirectChunkBytes = uint64_t{4} << 20;
+// A disk wants many writes at once, also where cores are few and busy with copying. Each may take a buffer of a chunk: 3 % of the
+// file, or 16 MiB.
+constexpr int kMinDirectWrites = 4;
+constexpr int kMaxDirectWrites = 16;
+constexpr uint64_t kBytesPerDirectWrite = uint64_t{128} << 20;
 // What is smaller the page cache takes in no time, and whoever saved it is likely to read it next.
 constexpr uint64_t kMinDirectBytes = uint64_t{16} << 20;
 
@@ -139,9 +144,9 @@ void PosixWritableFile::remove_sibling() const {
 
 WriteTraits PosixWritableFile::traits() const {
   if (uses_direct_io()) {
-    return {.chunk_size = kChunkBytes,
+    return {.chunk_size = kDirectChunkBytes,
             .inline_bytes = kInlineBytes,
-            .parallelism = kDirectWrites,
+            .parallelism = direct_writes_,
             .run_size = kAnyOrder,
             .alignment = kDirectAlignment};
   }
@@ -246,6 +251,7 @@ void PosixWritableFile::open_direct(uint64_t size) {
   if (size >= kMinDirectBytes && !in_order_ && file_system_of(fd_.get()).kind == FileSystem::Kind::kLocalDisk) {
     direct_fd_ = open(sibling_, O_WRONLY | O_DIRECT | O_NOFOLLOW, 0);  // refused: written through the cache
     direct_ = static_cast<bool>(direct_fd_);
+    direct_writes_ = static_cast<int>(std::clamp<uint64_t>(size / kBytesPerDirectWrite, kMinDirectWrites, kMaxDirectWrites));
   }
 }
 

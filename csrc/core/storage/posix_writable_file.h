@@ -58,6 +58,7 @@ class PosixWritableFile final : public WritableFile {
   bool in_order_ = false;
   UniqueFd fd_;
   UniqueFd direct_fd_;
+  int direct_writes_ = 0;
   UniqueFd lock_;  // the same open file as fd_, which is closed before the file has its name
   std::atomic<bool> direct_ = false;
 };

@@ -470,9 +470,8 @@ print(bytes_of("VmHWM") - before, model)
     )
     taken, model = map(int, done.stdout.split())
     assert model == 4096 * 4096 * count * (2 if "converted" in way else 4)
-    # What is converted passes through one tensor of the file's, of 64 MiB here, for each time; what is read past the page cache
-    # through 40 MiB of bounce buffers.
-    buffers = (64 << 20) * ("converted" in way) + (40 << 20) * ("cold" in way)
+    # What is converted passes through one tensor of the file's, of 64 MiB here, for each time.
+    buffers = (64 << 20) * ("converted" in way)
     assert model * 0.95 < taken < model * 1.05 + (16 << 20) + buffers
 
 

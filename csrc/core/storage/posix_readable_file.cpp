@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
-#include <cstring>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,6 +19,7 @@
 #include "base/concat.h"
 #include "base/cpu_count.h"
 #include "base/error.h"
+#include "storage/direct_read.h"
 #include "storage/page_cache.h"
 #include "storage/read_timer.h"
 
@@ -29,12 +29,6 @@ namespace {
 
 // O_NONBLOCK only matters for what open() refuses: opening a FIFO would wait for its writer.
 constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
-
-// Of offset and length: the strictest that a local file system asks for. Of memory too, unless it says what it does with.
-constexpr uint64_t kDirectAlignment = 4096;
-constexpr uint64_t kBounceBytes = uint64_t{4} << 20;
-// Below this, reading a block of its own for what comes before the first aligned byte costs more than the copy that it saves.
-constexpr uint64_t kMinInPlaceBytes = uint64_t{512} << 10;
 
 constexpr uint64_t kCachedChunkBytes = uint64_t{4} << 20;
 constexpr uint64_t kDirectChunkBytes = uint64_t{8} << 20;
@@ -46,8 +40,7 @@ constexpr uint64_t kCachedGapBytes = uint64_t{4} << 10;
 constexpr uint64_t kDirectGapBytes = uint64_t{64} << 10;
 constexpr uint64_t kFarGapBytes = uint64_t{256} << 10;
 constexpr int kMaxCachedReads = 16;  // memory bandwidth is used up by then
-// A disk wants many requests at once, also where cores are few and busy with copying: on two cores ten readers take a tenth
-// longer. Each has a bounce buffer, beside the tensors.
+// A disk wants many requests at once, also where cores are few.
 constexpr int kMinDirectReads = 16;
 
 // Below this, opening the file a second time and asking for its pages costs more than direct I/O could gain.
@@ -83,16 +76,18 @@ void ask_for(int fd, uint64_t offset, uint64_t size) {
   }
 }
 
-// NVMe drives take memory at any multiple of four bytes, where most others want whole sectors. Linux tells since 6.1.
+// NVMe drives take memory at any multiple of four bytes. Others want whole sectors, and some virtual ones that take those are a
+// tenth faster with whole blocks. Linux tells since 6.1.
 uint64_t direct_memory_alignment(const SystemCalls& calls, int fd) {
 #ifdef STATX_DIOALIGN
+  constexpr uint32_t kSectorSize = 512;
   struct statx info = {};
   if (calls.statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 && (info.stx_mask & STATX_DIOALIGN) != 0 &&
-      std::has_single_bit(info.stx_dio_mem_align)) {
+      std::has_single_bit(info.stx_dio_mem_align) && info.stx_dio_mem_align < kSectorSize) {
     return info.stx_dio_mem_align;
   }
 #endif
-  return kDirectAlignment;
+  return kDirectBlockBytes;
 }
 
 // What a page's first byte says of the way to it.
@@ -293,66 +288,26 @@ void PosixReadableFile::read_cached(uint64_t offset, std::span<std::byte> out) {
 }
 
 bool PosixReadableFile::read_direct(int fd, uint64_t offset, std::span<std::byte> out) {
-  MappedRegion bounce;
-  const auto read = [&](uint64_t at, std::span<std::byte> into) -> ssize_t {
-    const ssize_t got = uninterrupted([&] { return calls_.pread(fd, into.data(), into.size(), static_cast<off_t>(at)); });
-    if (got < 0 && errno != EINVAL) {
-      throw Error::from_errno(errno, "read").at_offset(at);
+  while (!out.empty()) {
+    const uint64_t most = kDirectChunkBytes - offset % kDirectBlockBytes;
+    DirectRead read(offset, out.first(std::min<uint64_t>(out.size(), most)), memory_alignment_);
+    const std::span<const iovec> parts = read.parts();
+    const ssize_t got = uninterrupted(
+        [&] { return calls_.preadv(fd, parts.data(), static_cast<int>(parts.size()), static_cast<off_t>(read.offset())); });
+    // EFAULT: some drivers' memory can be written to, but not by a disk.
+    if (got < 0 && errno != EINVAL && errno != EFAULT) {
+      throw Error::from_errno(errno, "read").at_offset(read.offset());
     }
-    return got;
-  };
-  bool accepted = true;
-  while (accepted && !out.empty()) {
-    const uint64_t begin = align_down(offset, kDirectAlignment);
-    const uint64_t head = std::min<uint64_t>(align_up(offset, kDirectAlignment) - offset, out.size());
-    const uint64_t whole = align_down(out.size() - head, kDirectAlignment);
-    const bool in_place = is_aligned(out.data() + head, memory_alignment_) && whole >= (head == 0 ? 1 : kMinInPlaceBytes);
-    size_t moved = 0;
-    if (in_place && head == 0) {
-      const ssize_t got = read(offset, out.first(std::min(whole, kDirectChunkBytes)));
-      accepted = got >= 0;
-      moved = accepted ? static_cast<size_t>(got) : 0;
-    } else {
-      if (bounce.size() == 0) {
-        bounce = take_bounce_buffer();
-      }
-      const uint64_t wanted =
-          in_place ? kDirectAlignment : std::min(kBounceBytes, align_up(offset + out.size(), kDirectAlignment) - begin);
-      const ssize_t got = read(begin, {bounce.data(), wanted});
-      accepted = got >= 0;
-      const uint64_t skip = offset - begin;
-      if (accepted && static_cast<uint64_t>(got) > skip) {
-        moved = std::min<uint64_t>(out.size(), static_cast<uint64_t>(got) - skip);
-        std::memcpy(out.data(), bounce.data() + skip, moved);
-      }
-    }
+    const size_t moved = got < 0 ? 0 : read.put_in_place(static_cast<size_t>(got));
     // Nothing of what was wanted: the file has become shorter, or the file system reads less than a block at a time. A cached
     // read tells which.
-    accepted = accepted && moved > 0;
+    if (moved == 0) {
+      return false;
+    }
     offset += moved;
     out = out.subspan(moved);
   }
-  if (bounce.size() > 0) {
-    give_bounce_buffer(std::move(bounce));
-  }
-  return accepted;
-}
-
-MappedRegion PosixReadableFile::take_bounce_buffer() {
-  {
-    std::lock_guard lock(mutex_);
-    if (!bounce_buffers_.empty()) {
-      MappedRegion buffer = std::move(bounce_buffers_.back());
-      bounce_buffers_.pop_back();
-      return buffer;
-    }
-  }
-  return MappedRegion::anonymous(kBounceBytes);
-}
-
-void PosixReadableFile::give_bounce_buffer(MappedRegion buffer) {
-  std::lock_guard lock(mutex_);
-  bounce_buffers_.push_back(std::move(buffer));
+  return true;
 }
 
 }  // namespace veturbo::storage

@@ -4,7 +4,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <vector>
 
 #include "base/unique_fd.h"
 #include "storage/file_system.h"
@@ -16,9 +15,8 @@ namespace veturbo::storage {
 
 // A regular file, read through the page cache or, with direct I/O, past it.
 //
-// O_DIRECT wants offset, length and memory aligned; tensors seldom are, unless the disk does with little (NVMe). What is aligned
-// goes straight into the caller's memory, the rest through a bounce buffer, one a reading thread. A file system that refuses
-// (EINVAL) is read through the cache instead.
+// O_DIRECT wants offset, length and memory aligned (see DirectRead). A file system that refuses is read through the cache
+// instead.
 //
 // What does not lie on a disk of this machine may be near or far. It is found to be far when a read has waited long: the
 // header's, a page's that is read for this, or else the first chunk's. From then on it is read by many readers, each through a
@@ -50,8 +48,6 @@ class PosixReadableFile final : public ReadableFile {
   void read_cached(uint64_t offset, std::span<std::byte> out);
   // False when the file system refuses or comes to nothing; what was read before that is simply read again.
   bool read_direct(int fd, uint64_t offset, std::span<std::byte> out);
-  MappedRegion take_bounce_buffer();
-  void give_bounce_buffer(MappedRegion buffer);
 
   const SystemCalls& calls_;
   const FileSystem file_system_;
@@ -65,8 +61,6 @@ class PosixReadableFile final : public ReadableFile {
   mutable std::once_flag distance_asked_;
   mutable bool cached_ = true;
   mutable std::atomic<bool> far_ = false;
-  std::mutex mutex_;
-  std::vector<MappedRegion> bounce_buffers_;
 };
 
 }  // namespace veturbo::storage

@@ -25,6 +25,7 @@ const SystemCalls& system_calls() {
       .open = [](const char* path, int flags, mode_t mode) { return ::open(path, flags, mode); },
       .statx = ::statx,
       .pread = ::pread,
+      .preadv = ::preadv,
       .pwrite = ::pwrite,
       .fallocate = ::fallocate,
       .ftruncate = ::ftruncate,

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include <cerrno>
 #include <cstddef>
@@ -16,6 +17,7 @@ struct SystemCalls {
   int (*open)(const char* path, int flags, mode_t mode);
   int (*statx)(int fd, const char* path, int flags, unsigned mask, struct statx* info);
   ssize_t (*pread)(int fd, void* buffer, size_t count, off_t offset);
+  ssize_t (*preadv)(int fd, const struct iovec* parts, int count, off_t offset);
   ssize_t (*pwrite)(int fd, const void* buffer, size_t count, off_t offset);
   int (*fallocate)(int fd, int mode, off_t offset, off_t length);
   int (*ftruncate)(int fd, off_t length);

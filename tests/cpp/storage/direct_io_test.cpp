@@ -38,18 +38,21 @@ TEST_F(DirectIoTest, ReadsAnyRangeIntoAnyMemory) {
     const std::vector<std::byte> content = pattern(file_size);
     write("file", content);
     const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways);
-    const MappedRegion memory = MappedRegion::anonymous(file_size + 8192);
+    constexpr size_t before = 4096;
+    const MappedRegion memory = MappedRegion::anonymous(before + file_size + 8192);
     for (const size_t offset : {0, 1, 511, 4096, 4097, 12'288}) {
       for (const size_t size : {1, 512, 4096, 8192, 8193, 4'990'000}) {
         for (const size_t shift : {0, 1, 64, 512}) {
           if (offset + size > file_size) {
             continue;
           }
-          const std::span<std::byte> out(memory.data() + shift, size);
-          memory.data()[shift + size] = std::byte{0xEE};
+          const std::span<std::byte> out(memory.data() + before + shift, size);
+          out.data()[-1] = std::byte{0xEE};
+          out.data()[size] = std::byte{0xEE};
           file->read_at(offset, out);
           ASSERT_EQ(std::memcmp(out.data(), content.data() + offset, size), 0) << file_size << ' ' << offset << ' ' << size;
-          ASSERT_EQ(memory.data()[shift + size], std::byte{0xEE});
+          ASSERT_EQ(out.data()[-1], std::byte{0xEE});
+          ASSERT_EQ(out.data()[size], std::byte{0xEE});
         }
       }
     }
@@ -74,19 +77,27 @@ class FineDisk {
       info->stx_dio_offset_align = 512;
       return result;
     };
-    calls.pread = read;
+    calls.preadv = read;
     return calls;
   }
 
  private:
-  static ssize_t read(int fd, void* buffer, size_t count, off_t offset) {
-    const auto* const begin = static_cast<const std::byte*>(buffer);
-    misaligned += !is_aligned(begin, 4) || count % 512 != 0 || offset % 512 != 0;
-    elsewhere += begin >= target.data() && begin + count <= target.data() + target.size() ? 0 : count;
+  static ssize_t read(int fd, const iovec* parts, int count, off_t offset) {
     // The disk of this machine may be of another kind.
-    const MappedRegion aligned = MappedRegion::anonymous(count);
-    const ssize_t got = ::pread(fd, aligned.data(), count, offset);
-    std::memcpy(buffer, aligned.data(), got > 0 ? static_cast<size_t>(got) : 0);
+    std::vector<MappedRegion> aligned;
+    std::vector<iovec> elsewhere_parts;
+    misaligned += offset % 512 != 0;
+    for (const iovec& part : std::span(parts, static_cast<size_t>(count))) {
+      const auto* const begin = static_cast<const std::byte*>(part.iov_base);
+      misaligned += !is_aligned(begin, 4) || part.iov_len % 512 != 0;
+      elsewhere += begin >= target.data() && begin + part.iov_len <= target.data() + target.size() ? 0 : part.iov_len;
+      aligned.push_back(MappedRegion::anonymous(part.iov_len));
+      elsewhere_parts.push_back({aligned.back().data(), part.iov_len});
+    }
+    const ssize_t got = ::preadv(fd, elsewhere_parts.data(), count, offset);
+    for (size_t i = 0; got > 0 && i < aligned.size(); ++i) {
+      std::memcpy(parts[i].iov_base, aligned[i].data(), parts[i].iov_len);
+    }
     return got;
   }
 };
@@ -105,11 +116,12 @@ TEST_F(DirectIoTest, ReadsStraightIntoMemoryThatIsAlignedEnoughForTheDisk) {
   };
   const size_t rest = content.size() - 4096;
   for (const Case& c : {
-           Case{0, 8192, 4, 0},                             // aligned at both ends
-           Case{8, 4'000'000, 64, 2 * 4096},                // the block of either end
-           Case{4100, rest - 4, 0, 2 * 4096},               // up to the end of the file
-           Case{4096, rest, 1, rest - rest % 4096 + 4096},  // odd memory: all of it, with the whole last block
-           Case{8, 100'000, 64, 102'400},                   // too little for three reads
+           Case{0, 40'960, 4, 0},              // aligned at both ends
+           Case{8, 4'000'000, 64, 2 * 4096},   // the block of either end
+           Case{4100, rest - 4, 0, 2 * 4096},  // up to the end of the file
+           Case{4096, rest, 1, 2 * 4096},      // odd memory: one whole block has no room behind its place
+           Case{8192, 40'960, 3, 4096},        // the same, ending with the block
+           Case{8, 16'000, 64, 4 * 4096},      // too little for three parts
        }) {
     FineDisk::target = {memory.data() + c.shift, c.size};
     FineDisk::elsewhere = 0;
@@ -126,23 +138,24 @@ TEST_F(DirectIoTest, FallsBackToThePageCacheWhereItIsRefused) {
   const std::vector<std::byte> content = pattern(100'000);
   write("file", content);
   SystemCalls calls = system_calls();
+  static int refusal;
   static int refused;
-  refused = 0;
-  calls.pread = [](int fd, void* buffer, size_t count, off_t offset) -> ssize_t {
-    if (::fcntl(fd, F_GETFL) & O_DIRECT) {
-      ++refused;
-      errno = EINVAL;
-      return -1;
-    }
-    return ::pread(fd, buffer, count, offset);
+  calls.preadv = [](int, const iovec*, int, off_t) -> ssize_t {
+    ++refused;
+    errno = refusal;
+    return -1;
   };
-  const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls);
-  std::vector<std::byte> out(100'000);
-  file->read_at(0, out);
-  file->read_at(0, out);
-  EXPECT_EQ(out, content);
-  EXPECT_EQ(refused, 1);
-  EXPECT_FALSE(file->uses_direct_io());
+  for (const int code : {EINVAL, EFAULT}) {  // the length or the memory
+    refusal = code;
+    refused = 0;
+    const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls);
+    std::vector<std::byte> out(100'000);
+    file->read_at(0, out);
+    file->read_at(0, out);
+    EXPECT_EQ(out, content);
+    EXPECT_EQ(refused, 1);
+    EXPECT_FALSE(file->uses_direct_io());
+  }
 }
 
 TEST_F(DirectIoTest, OpensThroughThePageCacheWhereTheFileSystemHasNone) {
@@ -194,20 +207,32 @@ TEST_F(DirectIoTest, GoesOnAfterShortAndInterruptedReads) {
   write("file", content);
   SystemCalls calls = system_calls();
   static int count;
+  static size_t most;
   count = 0;
-  calls.pread = [](int fd, void* buffer, size_t size, off_t offset) -> ssize_t {
+  calls.preadv = [](int fd, const iovec* parts, int num_parts, off_t offset) -> ssize_t {
     if (++count % 3 == 0) {
       errno = EINTR;
       return -1;
     }
-    return ::pread(fd, buffer, std::min<size_t>(size, 8192), offset);
+    std::vector<iovec> shortened;
+    size_t left = most;
+    for (const iovec& part : std::span(parts, static_cast<size_t>(num_parts))) {
+      shortened.push_back({part.iov_base, std::min(left, part.iov_len)});
+      left -= shortened.back().iov_len;
+    }
+    return ::preadv(fd, shortened.data(), num_parts, offset);
   };
   const auto file = PosixReadableFile::open("file", directory_ / "file", DirectIo::kAlways, calls);
-  const MappedRegion memory = MappedRegion::anonymous(200'000);
-  for (const size_t offset : {0, 4096, 5000}) {
-    const std::span<std::byte> out(memory.data(), content.size() - offset);
-    file->read_at(offset, out);
-    EXPECT_EQ(std::memcmp(out.data(), content.data() + offset, out.size()), 0);
+  const MappedRegion memory = MappedRegion::anonymous(200'100);
+  for (const size_t blocks : {1, 2, 47}) {
+    most = blocks * 4096;
+    for (const size_t offset : {0, 4096, 5000}) {
+      for (const size_t shift : {0, 100}) {
+        const std::span<std::byte> out(memory.data() + shift, content.size() - offset);
+        file->read_at(offset, out);
+        EXPECT_EQ(std::memcmp(out.data(), content.data() + offset, out.size()), 0) << blocks << ' ' << offset << ' ' << shift;
+      }
+    }
   }
   EXPECT_TRUE(file->uses_direct_io());
 }
@@ -225,7 +250,7 @@ TEST_F(DirectIoTest, ReportsAFileThatWasCutShort) {
 TEST_F(DirectIoTest, ReportsADiskThatFails) {
   write("file", pattern(100'000));
   SystemCalls calls = system_calls();
-  calls.pread = [](int, void*, size_t, off_t) -> ssize_t {
+  calls.preadv = [](int, const iovec*, int, off_t) -> ssize_t {
     errno = EIO;
     return -1;
   };

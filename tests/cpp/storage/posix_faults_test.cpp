@@ -51,6 +51,7 @@ const SystemCalls kFaultyCalls = {
     .pread = [](int fd, void* buffer, size_t count, off_t offset) -> ssize_t {
       return fails("pread") ? -1 : ::pread(fd, buffer, std::min(count, most_bytes), offset);
     },
+    .preadv = ::preadv,
     .pwrite = [](int fd, const void* buffer, size_t count, off_t offset) -> ssize_t {
       return fails("pwrite") ? -1 : ::pwrite(fd, buffer, std::min(count, most_bytes), offset);
     },

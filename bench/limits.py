@@ -54,7 +54,7 @@ def _fastest_direct_write(file: Path, nbytes: int) -> tuple[int, int]:
     def seconds(threads: int, block: int) -> float:
         return Timing.parse(output(_write(file, nbytes, threads, block, "direct"), "the limit failed")).seconds["durable"]
 
-    return _fastest("written", seconds, threads=(1, 2, 4), blocks=(4, 16))
+    return _fastest("written", seconds, threads=(1, 2, 4, 8, 16), blocks=(4, 16))
 
 
 def _fastest(

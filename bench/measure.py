@@ -142,7 +142,8 @@ def format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def touch_fresh_memory(nbytes: int) -> None:
-    """Writes to as much fresh memory as a load of so many bytes will take, in huge pages, and gives it back.
+    """Writes to as much fresh memory as a load of so many bytes will take, and 512 MiB more for buffers, in huge pages, and gives
+    it back.
 
     A virtual machine gets its memory from the host when it first touches it, which takes up to ten times as long as the load,
     and gives it back within seconds after it is freed. So every process does this itself, right before its clock starts: done

@@ -5,8 +5,8 @@ comparison.py.
 
 Both times begin with the call: it has returned, and all is on the disk. For the second, the new file and its folder are fsynced,
 which costs little where the saver has done that itself. Not part of the time: imports, loading what is to be saved, touching
-memory (see touch_fresh_file_memory), and reading the new file back for the checksum. Memory is what the process takes beside what
-it had before; for a save the tensors were there before, for a conversion they were not.
+memory (see touch_fresh_memory) for the file's pages and for buffers, and reading the new file back for the checksum. Memory is
+what the process takes beside what it had before; for a save the tensors were there before, for a conversion they were not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 
 import veturboio
 from loaders import LOADERS, Load
-from measure import touch_fresh_file_memory
+from measure import touch_fresh_file_memory, touch_fresh_memory
 from memory_use import MemoryUse
 from savers import CONVERTERS, SAVERS
 from touching import make_touch
@@ -42,6 +42,7 @@ def main() -> None:
         convert, reader = CONVERTERS[mode].start(), "veturboio"
         run = lambda: convert(source, target)  # noqa: E731
     read_back = LOADERS[reader].start(Load(reader, target, nbytes))
+    touch_fresh_memory(0)
     touch_fresh_file_memory(nbytes)
     memory = MemoryUse()
 

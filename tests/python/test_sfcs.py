@@ -243,9 +243,11 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(sfcs: Folder):
     veturboio.save_file({"old": torch.ones(3)}, sfcs.uri("model"))
     with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
         veturboio.save_pt({"a": lambda: None}, sfcs.uri("model"))
-    job = torch.ops.veturbo.start_save(tensors(), sfcs.uri("model"))
+    part = torch.ones(3 << 20, dtype=torch.uint8)
+    job = torch.ops.veturbo.start_write([part, part], [0, part.nbytes], sfcs.uri("model"), late=[1])  # waits for the second
     job.cancel()
-    job.wait(-1.0)
+    with pytest.raises(RuntimeError, match="cancelled"):
+        job.result()
     del job
     assert sfcs.names() == ["model"]
     assert_same(veturboio.load(sfcs.uri("model")), {"old": torch.ones(3)})

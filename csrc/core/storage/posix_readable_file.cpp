@@ -31,7 +31,7 @@ namespace {
 constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
 
 constexpr uint64_t kCachedChunkBytes = uint64_t{4} << 20;
-constexpr uint64_t kDirectChunkBytes = uint64_t{8} << 20;
+constexpr uint64_t kDirectChunkBytes = uint64_t{4} << 20;
 constexpr uint64_t kCachedPieceBytes = uint64_t{128} << 10;  // fits the second level of the cache with room for the source
 constexpr uint64_t kDirectPieceBytes = uint64_t{2} << 20;    // the third: a disk is slow in smaller reads
 constexpr uint64_t kInlineBytes = uint64_t{4} << 20;
@@ -40,8 +40,9 @@ constexpr uint64_t kCachedGapBytes = uint64_t{4} << 10;
 constexpr uint64_t kDirectGapBytes = uint64_t{64} << 10;
 constexpr uint64_t kFarGapBytes = uint64_t{256} << 10;
 constexpr int kMaxCachedReads = 16;  // memory bandwidth is used up by then
-// A disk wants many requests at once, also where cores are few.
-constexpr int kMinDirectReads = 16;
+// A disk wants many requests at once, also where cores are few. Reads that begin together end together, and the disk waits until
+// a worker is done with its chunk and asks for another: the more there are, and the smaller, the less of the time that is.
+constexpr int kMinDirectReads = 32;
 
 // Below this, opening the file a second time and asking for its pages costs more than direct I/O could gain.
 constexpr uint64_t kMinColdBytes = uint64_t{16} << 20;

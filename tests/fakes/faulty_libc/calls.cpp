@@ -6,13 +6,16 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "scenario.h"
 
@@ -122,6 +125,27 @@ CALL ssize_t pread(int fd, void* buffer, size_t count, off_t offset) {
 
 CALL ssize_t pread64(int fd, void* buffer, size_t count, off64_t offset) {
   return pread(fd, buffer, count, offset);
+}
+
+// Is "pread", too: the only one that asks for several parts is the direct read, which is one of its kind.
+CALL ssize_t preadv(int fd, const iovec* parts, int num_parts, off_t offset) {
+  std::vector<iovec> shortened(parts, parts + num_parts);
+  size_t count = 0;
+  for (const iovec& part : shortened) {
+    count += part.iov_len;
+  }
+  if (faulty::fails("pread", fd, offset, &count)) {
+    return -1;
+  }
+  for (iovec& part : shortened) {
+    part.iov_len = std::min(part.iov_len, count);
+    count -= part.iov_len;
+  }
+  return ::syscall(SYS_preadv, fd, shortened.data(), num_parts, offset, 0);
+}
+
+CALL ssize_t preadv64(int fd, const iovec* parts, int num_parts, off64_t offset) {
+  return preadv(fd, parts, num_parts, offset);
 }
 
 CALL ssize_t write(int fd, const void* buffer, size_t count) {

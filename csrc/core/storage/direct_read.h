@@ -9,7 +9,7 @@
 
 namespace veturbo::storage {
 
-// Of offset and length of direct reads: the strictest that a local file system asks for.
+// Of offset and length of direct reads and writes: the strictest that a local file system asks for, and a page of the page cache.
 inline constexpr uint64_t kDirectBlockBytes = 4096;
 
 // One direct read (O_DIRECT) of any bytes of a file into any memory, where the system takes only whole blocks of the file, and

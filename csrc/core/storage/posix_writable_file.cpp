@@ -16,6 +16,7 @@
 #include "base/concat.h"
 #include "base/cpu_count.h"
 #include "base/error.h"
+#include "storage/direct_read.h"
 #include "storage/file_system.h"
 
 namespace veturbo::storage {
@@ -26,8 +27,6 @@ constexpr uint64_t kChunkBytes = uint64_t{8} << 20;
 constexpr uint64_t kInlineBytes = uint64_t{4} << 20;
 constexpr int kMaxWrites = 4;
 
-// The strictest that a local file system asks for, and the size of the page cache's pages.
-constexpr uint64_t kDirectAlignment = 4096;
 constexpr uint64_t kDirectChunkBytes = uint64_t{4} << 20;
 // A disk wants many writes at once, also where cores are few and busy with copying. Each may take a buffer of a chunk: 3 % of the
 // file, or 16 MiB.
@@ -148,7 +147,7 @@ WriteTraits PosixWritableFile::traits() const {
             .inline_bytes = kInlineBytes,
             .parallelism = direct_writes_,
             .run_size = kAnyOrder,
-            .alignment = kDirectAlignment};
+            .alignment = kDirectBlockBytes};
   }
   // Into memory, two writers fight over the page allocator and are slower than one.
   const bool one = in_order_ || is_memory_file_system(fd_.get());
@@ -256,13 +255,13 @@ void PosixWritableFile::open_direct(uint64_t size) {
 }
 
 void PosixWritableFile::do_write_at(uint64_t offset, std::span<const std::byte> bytes) {
-  const uint64_t head = align_up(offset, kDirectAlignment) - offset;
-  if (!uses_direct_io() || head >= bytes.size() || !is_aligned(bytes.data() + head, kDirectAlignment)) {
+  const uint64_t head = align_up(offset, kDirectBlockBytes) - offset;
+  if (!uses_direct_io() || head >= bytes.size() || !is_aligned(bytes.data() + head, kDirectBlockBytes)) {
     write_fully(calls_, fd_.get(), offset, bytes);
     return;
   }
   // Pages that another write has a part of are written through the cache by both, so that no page is written in both ways.
-  const uint64_t tail = (offset + bytes.size()) % kDirectAlignment;
+  const uint64_t tail = (offset + bytes.size()) % kDirectBlockBytes;
   write_fully(calls_, fd_.get(), offset, bytes.first(head));
   write_direct(offset + head, bytes.subspan(head, bytes.size() - head - tail));
   write_fully(calls_, fd_.get(), offset + bytes.size() - tail, bytes.last(tail));
@@ -276,7 +275,7 @@ void PosixWritableFile::write_direct(uint64_t offset, std::span<const std::byte>
       throw Error::from_errno(errno, "write").at_offset(offset);
     }
     // Of a block that was written in part the rest cannot be written alone: it is written again.
-    const uint64_t whole = put < 0 ? 0 : align_down(static_cast<uint64_t>(put), kDirectAlignment);
+    const uint64_t whole = put < 0 ? 0 : align_down(static_cast<uint64_t>(put), kDirectBlockBytes);
     if (whole == 0) {
       direct_.store(false, std::memory_order_relaxed);
       write_fully(calls_, fd_.get(), offset, bytes);

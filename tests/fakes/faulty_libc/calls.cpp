@@ -15,7 +15,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
-#include <vector>
 
 #include "scenario.h"
 
@@ -129,19 +128,19 @@ CALL ssize_t pread64(int fd, void* buffer, size_t count, off64_t offset) {
 
 // Is "pread", too: the only one that asks for several parts is the direct read, which is one of its kind.
 CALL ssize_t preadv(int fd, const iovec* parts, int num_parts, off_t offset) {
-  std::vector<iovec> shortened(parts, parts + num_parts);
+  iovec shortened[UIO_MAXIOV];  // not in memory of operator new, which may be failing, too
   size_t count = 0;
-  for (const iovec& part : shortened) {
-    count += part.iov_len;
+  for (int i = 0; i < num_parts; ++i) {
+    count += parts[i].iov_len;
   }
   if (faulty::fails("pread", fd, offset, &count)) {
     return -1;
   }
-  for (iovec& part : shortened) {
-    part.iov_len = std::min(part.iov_len, count);
-    count -= part.iov_len;
+  for (int i = 0; i < num_parts; ++i) {
+    shortened[i] = {parts[i].iov_base, std::min(parts[i].iov_len, count)};
+    count -= shortened[i].iov_len;
   }
-  return ::syscall(SYS_preadv, fd, shortened.data(), num_parts, offset, 0);
+  return ::syscall(SYS_preadv, fd, shortened, num_parts, offset, 0);
 }
 
 CALL ssize_t preadv64(int fd, const iovec* parts, int num_parts, off64_t offset) {

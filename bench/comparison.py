@@ -13,11 +13,12 @@ import veturboio
 from cases import DISK, Case
 from limits import read_steps, write_steps
 from loaders import LOADERS, Load, Loader, data_file
-from measure import BenchError, Result, Step, load_command, output, progress, take_turns
+from measure import EXTRA_BYTES, BenchError, Result, Step, load_command, output, progress, take_turns
 from model_files import Model
 from page_cache import make_cold, make_warm
 from peer_environment import python
 from savers import CONVERTERS, SAVERS, Converter, Saver
+from spare_memory import SpareMemory
 
 _HERE = Path(__file__).resolve().parent
 _MARGIN = 2 << 30  # memory for what else there is
@@ -135,7 +136,7 @@ def run(
         steps += _limit_steps(case, model, place, files)
     except BenchError as error:
         skipped["limit"] = str(error)
-    results = take_turns(steps, repeat, failed=skipped)
+    results = take_turns(steps, repeat, _spare_memory(case, model), failed=skipped)
     if case.ours not in results:
         raise BenchError(skipped[case.ours])
     return Comparison(case, model, place, results, skipped)
@@ -171,6 +172,13 @@ def _limit_steps(case: Case, model: Model, place: str, files: Files) -> list[Ste
         return write_steps(files.target, model.nbytes, on_disk=place == DISK)
     file = files.path(".safetensors")
     return read_steps(case.limit, file, _temperature(case, file))
+
+
+def _spare_memory(case: Case, model: Model) -> SpareMemory:
+    """What a process of this case takes: the tensors, and what is saved of them."""
+    if case.action == "start":
+        return SpareMemory(0)
+    return SpareMemory(model.nbytes * (1 if case.action == "load" else 2) + EXTRA_BYTES)
 
 
 def _temperature(case: Case, file: Path) -> Callable[[], None]:

@@ -25,6 +25,7 @@
 #include <string_view>
 
 #include "page_sums.h"
+#include "spare_memory.h"
 
 namespace {
 
@@ -48,6 +49,7 @@ char* fresh_huge_pages(size_t size) {
 
 // As touch_fresh_memory() in measure.py, which says why.
 void touch_fresh_memory(const char* path) {
+  bench::ask_for_spare_memory();
   struct stat status;
   if (stat(path, &status) != 0) fail(path);
   const size_t size = static_cast<size_t>(status.st_size) + (size_t{512} << 20);

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from measure import Step, Timing, compiled, limit_program, output, progress
+from measure import EXTRA_BYTES, Step, Timing, compiled, limit_program, output, progress
 from page_cache import make_cold
+from spare_memory import SpareMemory
 
 _MIB = 1 << 20
 _HERE = Path(__file__).resolve().parent
@@ -42,29 +43,38 @@ def write_steps(file: Path, nbytes: int, on_disk: bool) -> list[Step]:
 
 @functools.cache
 def _fastest_direct_read(file: Path) -> tuple[int, int]:
-    def seconds(threads: int, block: int) -> float:
+    def seconds(threads: int, block: int, spare: SpareMemory) -> float:
         make_cold(file)
-        return Timing.parse(output(_read(file, threads, "direct", block), "the limit failed")).seconds["returned"]
+        return Timing.parse(output(_read(file, threads, "direct", block), "the limit failed", spare)).seconds["returned"]
 
-    return _fastest("read", seconds, threads=(1, 2, 4, 8), blocks=(1, 2, 4, 8, 16))
+    return _fastest("read", seconds, file.stat().st_size, threads=(1, 2, 4, 8), blocks=(1, 2, 4, 8, 16))
 
 
 @functools.cache
 def _fastest_direct_write(file: Path, nbytes: int) -> tuple[int, int]:
-    def seconds(threads: int, block: int) -> float:
-        return Timing.parse(output(_write(file, nbytes, threads, block, "direct"), "the limit failed")).seconds["durable"]
+    def seconds(threads: int, block: int, spare: SpareMemory) -> float:
+        return Timing.parse(output(_write(file, nbytes, threads, block, "direct"), "the limit failed", spare)).seconds["durable"]
 
-    return _fastest("written", seconds, threads=(1, 2, 4, 8, 16), blocks=(4, 16))
+    return _fastest("written", seconds, nbytes, threads=(1, 2, 4, 8, 16), blocks=(4, 16))
 
 
 def _fastest(
-    what: str, seconds: Callable[[int, int], float], threads: tuple[int, ...], blocks: tuple[int, ...]
+    what: str,
+    seconds: Callable[[int, int, SpareMemory], float],
+    nbytes: int,
+    threads: tuple[int, ...],
+    blocks: tuple[int, ...],
 ) -> tuple[int, int]:
     settings = {(count, size * _MIB): float("inf") for count in threads for size in blocks}
-    for turn in range(_TRIES):
-        for count, size in settings:
-            progress(f"how fast it can be {what} past the page cache: {count} threads, {size // _MIB} MiB, {turn + 1}/{_TRIES}")
-            settings[count, size] = min(settings[count, size], seconds(count, size))
+    spare = SpareMemory(nbytes + EXTRA_BYTES)
+    try:
+        for turn in range(_TRIES):
+            for count, size in settings:
+                progress(f"how fast it is {what} past the page cache: {count} threads, {size // _MIB} MiB, {turn + 1}/{_TRIES}")
+                spare.take()
+                settings[count, size] = min(settings[count, size], seconds(count, size, spare))
+    finally:
+        spare.give()
     progress("")
     best = min(settings, key=lambda setting: settings[setting])
     listed = ", ".join(f"{count} x {size // _MIB} MiB {took:.3f}" for (count, size), took in settings.items())
@@ -77,4 +87,5 @@ def _read(file: Path, threads: int, way: str, block: int) -> list[str]:
 
 
 def _write(file: Path, nbytes: int, threads: int, block: int, way: str) -> list[str]:
-    return [str(compiled(_HERE / "write_limit.cpp", "-O2")), str(file), str(nbytes), str(threads), str(block), way]
+    program = compiled(_HERE / "write_limit.cpp", "-O2", depends=[_HERE / "spare_memory.h"])
+    return [str(program), str(file), str(nbytes), str(threads), str(block), way]

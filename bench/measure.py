@@ -7,7 +7,6 @@ left in memory and slow spells of the machine fall on all of them. What is repor
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import signal
 import statistics
@@ -19,10 +18,12 @@ from pathlib import Path
 
 from loaders import LIMIT, LOADERS, Load
 from peer_environment import python
+from spare_memory import SpareMemory, ask_for_spare_memory, touched
 
 _HERE = Path(__file__).resolve().parent
 _CORE = _HERE.parent / "csrc" / "core"
 _BUILD = _HERE.parent / "build" / "bench"
+EXTRA_BYTES = 512 << 20  # that are touched before a clock starts, beside what is loaded or saved
 
 
 class BenchError(Exception):
@@ -86,32 +87,38 @@ def compare(loads: Sequence[Load], repeat: int) -> dict[str, Result]:
     Raises:
         BenchError: A load failed, or its bytes are not those that the others gave.
     """
-    return take_turns([Step(load.mode, load_command(load)) for load in loads], repeat)
+    spare = max((load.nbytes for load in loads), default=0) + EXTRA_BYTES
+    return take_turns([Step(load.mode, load_command(load)) for load in loads], repeat, SpareMemory(spare))
 
 
-def take_turns(steps: Sequence[Step], repeat: int, failed: dict[str, str] | None = None) -> dict[str, Result]:
-    """Measures each step `repeat` times: A B C A B C ... A step that fails is put into `failed`, with the reason, and is left out
-    of the result. Without `failed`, it is an error.
+def take_turns(steps: Sequence[Step], repeat: int, spare: SpareMemory, failed: dict[str, str] | None = None) -> dict[str, Result]:
+    """Measures each step `repeat` times: A B C A B C ... `spare` is held for each of them until it asks. A step that fails is put
+    into `failed`, with the reason, and is left out of the result. Without `failed`, it is an error.
 
     Raises:
         BenchError: A step failed, or its tensors are not those of the others.
     """
     timings: dict[str, list[Timing]] = {step.name: [] for step in steps}
-    for turn in range(repeat):
-        for step in steps:
-            if step.name not in timings:
-                continue
-            progress(f"{step.name} {turn + 1}/{repeat}")
-            step.before()
-            try:
-                timings[step.name].append(Timing.parse(output(step.command, f"{step.name} failed")))
-            except BenchError as error:
-                if failed is None:
-                    raise
-                failed[step.name] = str(error)
-                del timings[step.name]
-            finally:
-                step.after()
+    try:
+        for turn in range(repeat):
+            for step in steps:
+                if step.name not in timings:
+                    continue
+                progress(f"{step.name} {turn + 1}/{repeat}")
+                step.before()
+                spare.take()
+                try:
+                    timings[step.name].append(Timing.parse(output(step.command, f"{step.name} failed", spare)))
+                except BenchError as error:
+                    if failed is None:
+                        raise
+                    failed[step.name] = str(error)
+                    del timings[step.name]
+                finally:
+                    step.after()
+                spare.take()
+    finally:
+        spare.give()
     progress("")
     _check_equal(timings)
     return {name: Result(of_step) for name, of_step in timings.items()}
@@ -143,16 +150,11 @@ def format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def touch_fresh_memory(nbytes: int) -> None:
     """Writes to as much fresh memory as a load of so many bytes will take, and 512 MiB more for buffers, in huge pages, and gives
-    it back.
-
-    A virtual machine gets its memory from the host when it first touches it, which takes up to ten times as long as the load,
-    and gives it back within seconds after it is freed. So every process does this itself, right before its clock starts: done
-    in another process before, it favours whoever starts up fastest. limit.cpp does the same.
+    it back: whatever of it was not held for this process (spare_memory.py) now comes from the host. Every process does this
+    itself, right before its clock starts, as limit.cpp does: memory that is free does not stay long.
     """
-    size = nbytes + (512 << 20)
-    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        memory[:: mmap.PAGESIZE] = bytes(len(range(0, size, mmap.PAGESIZE)))
+    ask_for_spare_memory()
+    touched(nbytes + EXTRA_BYTES).close()
 
 
 def touch_fresh_file_memory(nbytes: int) -> None:
@@ -161,7 +163,7 @@ def touch_fresh_file_memory(nbytes: int) -> None:
     """
     block = bytes(8 << 20)
     with os.fdopen(os.memfd_create("touched"), "wb", buffering=0) as file:  # /dev/shm may have no room
-        for _ in range(0, nbytes + (512 << 20), len(block)):
+        for _ in range(0, nbytes + EXTRA_BYTES, len(block)):
             file.write(block)
 
 
@@ -171,13 +173,18 @@ def load_command(load: Load) -> list[str]:
     return [python(LOADERS[load.mode].environment), str(_HERE / "one_load.py"), json.dumps(asdict(load))]
 
 
-def output(command: list[str], failure: str) -> str:
-    """What a command prints; a BenchError that begins with `failure` when it fails, and has the last line of its complaint."""
+def output(command: list[str], failure: str, spare: SpareMemory | None = None) -> str:
+    """What a command prints; a BenchError that begins with `failure` when it fails, and has the last line of its complaint. It
+    can ask for the spare memory.
+    """
     # A peer's environment knows nothing of this tree. In a session of its own, Ctrl-C does not reach the child: run() kills it,
     # and no second traceback is printed.
     path = os.pathsep.join(filter(None, [str(_HERE.parent), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True, env=environment)
+    with (spare or SpareMemory(0)).offered() as (variables, descriptors):
+        environment = os.environ | {"PYTHONPATH": path} | variables
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, start_new_session=True, env=environment, pass_fds=descriptors
+        )
     if done.returncode != 0:
         complaint = done.stderr.strip().splitlines()
         raise BenchError(f"{failure} (exit code {done.returncode}){': ' + complaint[-1] if complaint else ''}")
@@ -185,7 +192,7 @@ def output(command: list[str], failure: str) -> str:
 
 
 def limit_program() -> Path:
-    return compiled(_HERE / "limit.cpp", "-O3", depends=[_HERE / "page_sums.h"])
+    return compiled(_HERE / "limit.cpp", "-O3", depends=[_HERE / "page_sums.h", _HERE / "spare_memory.h"])
 
 
 def compiled_with_core(source: Path, *folders: str) -> Path:

@@ -26,6 +26,7 @@ from loaders import LOADERS, Load
 from measure import touch_fresh_file_memory, touch_fresh_memory
 from memory_use import MemoryUse
 from savers import CONVERTERS, SAVERS
+from spare_memory import ask_for_spare_memory
 from touching import make_touch
 
 
@@ -34,6 +35,7 @@ def main() -> None:
     mode, source, target = step["mode"], step["source"], step["target"]
     touch = make_touch(torch.device("cpu"))
     nbytes = Path(source).stat().st_size
+    ask_for_spare_memory()
     if step["action"] == "save":
         save, reader = SAVERS[mode].start(), SAVERS[mode].reader
         tensors = veturboio.load(source)

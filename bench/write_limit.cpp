@@ -22,6 +22,8 @@
 #include <thread>
 #include <vector>
 
+#include "spare_memory.h"
+
 namespace {
 
 constexpr size_t kAlignment = 4096;
@@ -83,6 +85,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   path = argv[1];
+  bench::ask_for_spare_memory();
   const char* memory = make_content(size);
   unlink(path);
   if (!direct) touch_fresh_file_memory(memory, size);

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 _VARIABLE = "VETURBOIO_BENCH_SPARE_MEMORY"  # the descriptors that ask and are answered; spare_memory.h reads it, too
 _SETTLING_SECONDS = 2.5  # Linux reports free pages to the host after 2 s
+_STOP = b"."
 
 
 class SpareMemory:
@@ -49,13 +50,13 @@ class SpareMemory:
         try:
             yield {_VARIABLE: f"{ask},{answer}"}, (ask, answer)
         finally:
-            os.close(ask)  # the server reads the end
+            os.write(ask, _STOP)  # to close it would not do: the child may have left children that have it, too
             server.join()
-            for descriptor in (asked, answer, answered):
+            for descriptor in (asked, ask, answer, answered):
                 os.close(descriptor)
 
     def _serve(self, asked: int, answered: int) -> None:
-        while os.read(asked, 1):
+        while os.read(asked, 1) != _STOP:
             if self._memory is not None:
                 time.sleep(max(0.0, self._taken + _SETTLING_SECONDS - time.monotonic()))
                 self.give()

@@ -182,6 +182,7 @@ def output(command: list[str], failure: str, spare: SpareMemory | None = None) -
     path = os.pathsep.join(filter(None, [str(_HERE.parent), os.environ.get("PYTHONPATH")]))
     with (spare or SpareMemory(0)).offered() as (variables, descriptors):
         environment = os.environ | {"PYTHONPATH": path} | variables
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the peers, being installed, have their bytecode; ours is this tree
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, start_new_session=True, env=environment, pass_fds=descriptors
         )

@@ -1,16 +1,18 @@
-"""Loading to and saving from a CUDA GPU, held against what its link can do. Needs PyTorch and veturboio only, and no network.
+"""Loading to and saving from a CUDA GPU, held against what its link can do and beside the peers. Needs PyTorch and veturboio
+only, and no network: peers are measured where they are installed beside these.
 
 python bench/gpu_bench.py                 # a model of 2.2 GB in shared memory; a few minutes
 python bench/gpu_bench.py --base_dir /tmp --repeat 3
 
-The mark is a cudaMemcpy between pinned memory and the GPU, measured in the same turns. The first load of a process is measured in
-processes of their own; all else in one process, warm. Every load's bytes are compared with the model's. The table comes last.
+The mark is a cudaMemcpy between pinned memory and the GPU, measured in the same turns, in one process that is warm. Peers are
+compared by the first load of a process, as who starts a server has it. All bytes are compared. The tables come last.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib.util
 import json
 import mmap
 import os
@@ -19,19 +21,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import veturboio
-from loaders import IV, encryption_key
-from measure import BenchError, exit_status, output, progress
+from loaders import IV, LOADERS, Load, encryption_key
+from measure import BenchError, Result, Step, exit_status, progress, take_turns
 from model_files import Model, llama, single
+from peer_environment import PEERS
+from spare_memory import SpareMemory
 
 _SLOT = 16 << 20  # of the copies by way of pinned memory
 _SLOTS = 4
 _DEVICE = "cuda:0"
+_ONE_LOAD = Path(__file__).resolve().parent / "one_load.py"
+_PEERS = ("veturboio", "veturboio AES-128", "instanttensor", "runai streamer", "fastsafetensors", "safetensors", "torch")
 
 
 def main() -> int:
@@ -49,57 +56,71 @@ def _parser() -> argparse.ArgumentParser:
     add("--gib", type=float, metavar="GIB", help="one tensor of this size in place of a model of 2.2 GB in 201 tensors")
     add("--repeat", type=int, default=7, metavar="N", help="measurements of each (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write all measurements to this file as well")
-    add("--first_load", metavar="FILE", help=argparse.SUPPRESS)  # for the processes that this one starts
     return parser
 
 
 def _bench(options: argparse.Namespace) -> None:
-    if options.first_load:
-        print(json.dumps(_first_load(options.first_load)))
-        return
     model = single(options.gib) if options.gib else llama()
-    with _files(model, options.base_dir) as (plain, encrypted, target):
-        steps = _steps(model, plain, encrypted, target)
-        seconds: dict[str, list[float]] = {name: [] for name in steps}
+    with _files(model, options.base_dir) as files:
         reasons: dict[str, str] = {}
-        for turn in range(-1, options.repeat):  # the first turn pins memory and compiles; it does not count
-            for name, step in steps.items():
-                if name in reasons:
-                    continue
-                progress(f"{name} {turn + 1}/{options.repeat}")
-                try:
-                    took = step()
-                except (OSError, RuntimeError) as error:
-                    reasons[name] = str(error).splitlines()[0]
-                    _clear_error()
-                    continue
-                if turn >= 0:
-                    seconds[name].append(took)
-        first = _first_loads(plain, options.repeat)
-    progress("")
+        seconds = _measure(_steps(model, files), options.repeat, reasons)
+        torch.cuda.empty_cache()
+        loads = [Load(mode, str(files[LOADERS[mode].suffix]), model.nbytes, map_location=_DEVICE) for mode in _PEERS]
+        steps = [Step(load.mode, [sys.executable, str(_ONE_LOAD), json.dumps(asdict(load))]) for load in loads if _is_there(load)]
+        failed = {load.mode: "not installed here" for load in loads if not _is_there(load)}
+        first = take_turns(steps, options.repeat, SpareMemory(0), failed)
     if options.json:
         report = {"gpu": torch.cuda.get_device_name(0), "torch": torch.__version__, "bytes": model.nbytes, "seconds": seconds}
-        options.json.write_text(json.dumps(report | {"first_load": first, "not_measured": reasons}, indent=2) + "\n")
-    _print_table(model, seconds, reasons, first)
+        of_first = {name: [timing.seconds for timing in result.timings] for name, result in first.items()}
+        options.json.write_text(json.dumps(report | {"first_load": of_first, "not_measured": reasons | failed}, indent=2) + "\n")
+    _print_table(model, seconds, reasons)
+    _print_first_loads(model, first, failed)
+
+
+def _measure(steps: dict[str, Callable[[], float]], repeat: int, reasons: dict[str, str]) -> dict[str, list[float]]:
+    """Seconds of each step by its name. Those that fail go to `reasons`."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(-1, repeat):  # the first turn pins memory and compiles; it does not count
+        for name, step in steps.items():
+            if name in reasons:
+                continue
+            progress(f"{name} {turn + 1}/{repeat}")
+            try:
+                took = step()
+            except (OSError, RuntimeError) as error:
+                reasons[name] = str(error).splitlines()[0]
+                _clear_error()
+                continue
+            if turn >= 0:
+                seconds[name].append(took)
+    progress("")
+    return seconds
+
+
+def _is_there(load: Load) -> bool:
+    """Whether what loads so can be imported. Any release of a peer will do."""
+    environment = LOADERS[load.mode].environment
+    return environment is None or importlib.util.find_spec(PEERS[environment][1].partition(".")[0]) is not None
 
 
 @contextmanager
-def _files(model: Model, folder: Path) -> Iterator[tuple[Path, Path, Path]]:
-    """The model plain and encrypted, and the name of what saves write; all are removed afterwards."""
-    files = tuple(folder / f"veturboio_gpu_bench_{what}.safetensors" for what in ("plain", "encrypted", "saved"))
-    plain, encrypted, target = files
+def _files(model: Model, folder: Path) -> Iterator[dict[str, Path]]:
+    """The model in all the files that are loaded, and what saves write, by suffix; all are removed afterwards."""
+    files = {suffix: folder / f"veturboio_gpu_bench{suffix}" for suffix in (".safetensors", ".aes128", ".pt", ".saved")}
     try:
         tensors = model.tensors()
-        veturboio.save_file(tensors, plain, use_cipher=False)
-        veturboio.save_file(tensors, encrypted, key=encryption_key(128), iv=IV)
-        yield plain, encrypted, target
+        veturboio.save_file(tensors, files[".safetensors"], use_cipher=False)
+        veturboio.save_file(tensors, files[".aes128"], key=encryption_key(128), iv=IV)
+        torch.save(tensors, files[".pt"])
+        yield files
     finally:
-        for file in files:
+        for file in files.values():
             file.unlink(missing_ok=True)
 
 
-def _steps(model: Model, plain: Path, encrypted: Path, target: Path) -> dict[str, Callable[[], float]]:
+def _steps(model: Model, files: dict[str, Path]) -> dict[str, Callable[[], float]]:
     """What takes turns: each does it once and gives the seconds that it took."""
+    plain, encrypted, target = files[".safetensors"], files[".aes128"], files[".saved"]
     size = plain.stat().st_size
     on_gpu = torch.empty(size, dtype=torch.uint8, device=_DEVICE)
     pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
@@ -202,29 +223,8 @@ def _by_slots(file: Path, on_gpu: torch.Tensor, slots: Sequence[torch.Tensor]) -
     return _timed(run)[0]
 
 
-def _first_loads(file: Path, repeat: int) -> list[dict[str, float]]:
-    measured = []
-    for turn in range(repeat):
-        progress(f"first load of a process {turn + 1}/{repeat}")
-        measured.append(json.loads(output([sys.executable, __file__, "--first_load", str(file)], "the first load failed")))
-    return measured
-
-
-def _first_load(file: str) -> dict[str, float]:
-    """In this process, which has done nothing else: setting up CUDA, and then the first two loads."""
-    start = time.perf_counter()
-    torch.zeros(1, device=_DEVICE)
-    torch.cuda.synchronize()
-    cuda = time.perf_counter() - start
-    first, loaded = _timed(lambda: veturboio.load(file, map_location=_DEVICE, use_cipher=False))
-    del loaded
-    second = _timed(lambda: veturboio.load(file, map_location=_DEVICE, use_cipher=False))[0]
-    return {"CUDA": cuda, "first load": first, "second load": second}
-
-
-def _print_table(model: Model, seconds: dict[str, list[float]], reasons: dict[str, str], first: list[dict[str, float]]) -> None:
+def _print_table(model: Model, seconds: dict[str, list[float]], reasons: dict[str, str]) -> None:
     rate = {name: model.nbytes / statistics.median(took) / 1e9 for name, took in seconds.items() if took}
-    median = {name: statistics.median(turn[name] for turn in first) for name in first[0]}
     size = f"{model.nbytes / 1e9:.1f} GB in {len(model.shapes)} tensors"
     print(f"{torch.cuda.get_device_name(0)}, PyTorch {torch.__version__}, {size}.")
     print("Medians; the mark is the copy between pinned memory and the GPU in the same direction.\n")
@@ -241,8 +241,19 @@ def _print_table(model: Model, seconds: dict[str, list[float]], reasons: dict[st
         of_plain = f"{rate[name] / plain:.2f}" if plain else ""
         times = f"{statistics.median(took) * 1e3:.0f} ({min(took) * 1e3:.0f} to {max(took) * 1e3:.0f})"
         print(f"| {name} | {times} | {rate[name]:.1f} | {of_mark} | {of_plain} |")
-    listed = ", ".join(f"{name} {took * 1e3:.0f} ms" for name, took in median.items())
-    print(f"| in a new process | {listed} | {model.nbytes / median['first load'] / 1e9:.1f} (first load) | | |")
+
+
+def _print_first_loads(model: Model, first: dict[str, Result], failed: dict[str, str]) -> None:
+    print("\nThe first load of a process, in which CUDA is set up already.\n")
+    print("| what | ms to return (least to most) | GB/s | of veturboio |")
+    print("| --- | --- | --- | --- |")
+    for name in sorted(first, key=lambda name: first[name].returned):
+        took = [timing.seconds["returned"] * 1e3 for timing in first[name].timings]
+        times = f"{statistics.median(took):.0f} ({min(took):.0f} to {max(took):.0f})"
+        of_ours = f"{first[name].returned / first['veturboio'].returned:.2f}" if "veturboio" in first else ""
+        print(f"| {name} | {times} | {model.nbytes / first[name].returned / 1e9:.1f} | {of_ours} |")
+    for name, reason in failed.items():
+        print(f"| {name} | not measured: {reason} | | |")
 
 
 if __name__ == "__main__":

@@ -161,6 +161,16 @@ def _runai(load: Load) -> Callable[[], Tensors]:
     return run
 
 
+def _instanttensor(load: Load) -> Callable[[], Tensors]:
+    from instanttensor import safe_open
+
+    def run() -> Tensors:
+        with safe_open(load.file, framework="pt", device=load.map_location) as file:
+            return dict(file.tensors())  # copies, out of a buffer that is used again
+
+    return run
+
+
 def _tensorizer(load: Load) -> Callable[[], Tensors]:
     from tensorizer import TensorDeserializer
 
@@ -194,6 +204,7 @@ LOADERS = {
     "safetensors 0.9 pread": Loader(_safetensors_pread, OWNED, environment="safetensors 0.9"),
     "fastsafetensors": Loader(_fastsafetensors, SHARED, environment="fastsafetensors"),
     "runai streamer": Loader(_runai, SHARED, environment="runai streamer"),
+    "instanttensor": Loader(_instanttensor, OWNED, environment="instanttensor"),  # loads to GPUs alone
     "tensorizer": Loader(_tensorizer, OWNED, ".tensors", environment="tensorizer"),
 }
 

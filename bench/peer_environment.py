@@ -21,6 +21,7 @@ PEERS = {
     "safetensors 0.9": ("safetensors==0.9.0rc1", "safetensors.torch"),
     "fastsafetensors": ("fastsafetensors==0.5.0", "fastsafetensors"),
     "runai streamer": ("runai-model-streamer==0.17.0", "runai_model_streamer"),
+    "instanttensor": ("instanttensor==0.2.2", "instanttensor"),
     "tensorizer": ("tensorizer==2.12.1", "tensorizer"),
     "plot": ("matplotlib==3.11.2", "matplotlib"),
 }

@@ -6,14 +6,13 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <functional>
 #include <mutex>
-#include <numeric>
 #include <set>
 #include <unordered_set>
 
 #include "base/concat.h"
 #include "torch/arena.h"
+#include "torch/device_tensors.h"
 #include "torch/dtype.h"
 #include "torch/errors.h"
 #include "torch/tensor_memory.h"
@@ -58,11 +57,6 @@ std::string mismatch(const TensorSpec& spec, const at::Tensor& tensor) {
     return "has elements that share memory (it was made by expand()): give a copy of it";
   }
   return "";
-}
-
-uint64_t wanted_bytes(const TensorSpec& spec) {
-  const auto count = std::accumulate(spec.sizes.begin(), spec.sizes.end(), uint64_t{1}, std::multiplies<>());
-  return count * c10::scalarTypeToTypeMeta(spec.type).itemsize();
 }
 
 // What one plan reads it must read once.
@@ -245,9 +239,12 @@ void LoadJob::allocate(at::Device device, bool mmap) {
 }
 
 void LoadJob::allocate_on_device(std::span<const Wanted> some) {
+  std::vector<TensorSpec> specs;
+  specs.reserve(some.size());
   for (const Wanted& wanted : some) {
-    const TensorSpec spec = spec_of(*wanted.entry);
-    const at::Tensor tensor = at::empty(spec.sizes, at::TensorOptions(spec.type).device(device_));
+    specs.push_back(spec_of(*wanted.entry));
+  }
+  for (const at::Tensor& tensor : empty_on_device(specs, device_)) {
     loaded_.push_back({tensor, tensor});
   }
 }
@@ -368,7 +365,7 @@ void LoadJob::start_parts(std::span<const engine::SlicePlan> plans, const Transf
     }
     loaded_.push_back({{}, buffer});
     on_cpu.push_back({plan.block_offsets.empty() ? 0 : begin + plan.block_offsets.front(), goes_straight ? 0 : filled});
-    host_bytes_ += on_cpu.back().size + (plan.is_dense ? 0 : wanted_bytes(parts_[i].spec));
+    host_bytes_ += on_cpu.back().size + (plan.is_dense ? 0 : num_bytes(parts_[i].spec));
   }
   check_for_overlap(pieces);
   std::vector<at::Tensor> buffers = buffers_for(on_cpu, at::kCPU);

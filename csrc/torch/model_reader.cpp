@@ -2,6 +2,8 @@
 
 #include <ATen/Functions.h>
 
+#include <functional>
+#include <numeric>
 #include <utility>
 
 #include "base/concat.h"
@@ -37,6 +39,11 @@ TensorSpec spec_of(const format::TensorEntry& entry) {
   } catch (Error& error) {
     throw error.in_tensor(entry.name);
   }
+}
+
+uint64_t num_bytes(const TensorSpec& spec) {
+  const auto count = std::accumulate(spec.sizes.begin(), spec.sizes.end(), uint64_t{1}, std::multiplies<>());
+  return count * c10::scalarTypeToTypeMeta(spec.type).itemsize();
 }
 
 ModelReader::ModelReader(Source source) : source_(std::move(source)), header_(engine::read_safetensors_header(*source_.file)) {}

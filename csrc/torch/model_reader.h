@@ -32,6 +32,7 @@ struct TensorSpec {
 
 // Throws an Error that names the tensor where PyTorch has no such dtype or shape.
 TensorSpec spec_of(const format::TensorEntry& entry);
+uint64_t num_bytes(const TensorSpec& spec);
 
 // Names, dtypes and shapes as the file has them ("F32"; two elements a byte for F4), in the order of the data.
 using TensorList = std::tuple<std::vector<std::string>, std::vector<std::string>, std::vector<std::vector<int64_t>>>;

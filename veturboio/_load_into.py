@@ -14,7 +14,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from veturboio._arguments import FilePath, MapLocation, byte_count, seconds, target_device, thread_count
 from veturboio._cipher import Bytes
 from veturboio._errors import TorchFileError, python_errors
-from veturboio._io_helper import IOHelper, native_helper
+from veturboio._io_helper import IOHelper, helper_of_several
 from veturboio._jobs import Watch, finish, finish_load, warn
 from veturboio._library import ops
 from veturboio._load import load
@@ -84,7 +84,7 @@ def load_into(
     device = target_device(map_location)
     transfer = {
         "num_threads": thread_count(num_thread),
-        "helper": native_helper(helper) if use_pinmem else None,
+        "helper": helper_of_several(helper, use_pinmem),
         "max_host_bytes": byte_count(max_host_bytes),
     }
     slots = slots_of(model)

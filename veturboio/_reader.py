@@ -12,7 +12,7 @@ import torch
 from veturboio._arguments import FilePath, MapLocation, target_device, thread_count
 from veturboio._cipher import Bytes
 from veturboio._errors import python_errors
-from veturboio._io_helper import IOHelper, native_helper
+from veturboio._io_helper import IOHelper, helper_of_several
 from veturboio._jobs import finish_load, warn
 from veturboio._library import ops
 from veturboio._memory import Memory
@@ -189,6 +189,7 @@ class ModelReader:
     def close(self) -> None:
         """Closes the files. Tensors that were handed out stay valid."""
         self._models = None
+        self._transfer = {**self._transfer, "helper": None}
         self._file_of.clear()
 
     def __enter__(self) -> ModelReader:
@@ -247,6 +248,6 @@ def open(
         And what load() raises.
     """
     device = target_device(map_location)
-    transfer = {"num_threads": thread_count(num_thread), "helper": native_helper(helper) if use_pinmem else None}
+    transfer = {"num_threads": thread_count(num_thread), "helper": helper_of_several(helper, use_pinmem)}
     models = open_safetensors(file, use_direct_io, use_cipher, key, iv)
     return ModelReader(models, device, transfer)

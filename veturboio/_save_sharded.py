@@ -18,7 +18,7 @@ from veturboio._arguments import FilePath, local_path, operator_path
 from veturboio._cipher import Bytes
 from veturboio._errors import python_errors
 from veturboio._files import exists, is_local
-from veturboio._io_helper import IOHelper
+from veturboio._io_helper import IOHelper, init_io_helper
 from veturboio._jobs import warn
 from veturboio._library import ops
 from veturboio._progress import PartsReport, Progress, reporting
@@ -104,6 +104,7 @@ def save_sharded(
         file: with_aliases(texts, {alias: kept for alias, kept in dropped.items() if file_of[kept] == file}) for file in shards
     }
     index = f"{name}{FILE_SUFFIX}{INDEX_SUFFIX}"
+    helper = helper or init_io_helper()
     with closing(_Place(directory, name)) as place:
         # Where an old index cannot be removed it would go on to stand for the old model.
         has_index = len(shards) > 1 or (not place.is_local and exists(place.path(index)))

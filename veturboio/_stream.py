@@ -12,7 +12,7 @@ import torch
 from veturboio._arguments import FilePath, MapLocation, byte_count, target_device, thread_count
 from veturboio._cipher import Bytes
 from veturboio._errors import python_errors
-from veturboio._io_helper import IOHelper, native_helper
+from veturboio._io_helper import IOHelper, helper_of_several
 from veturboio._jobs import finish_load, give_up, warn
 from veturboio._library import ops
 from veturboio._memory import Memory
@@ -60,7 +60,7 @@ def stream(
     """
     device = target_device(map_location)
     limit = byte_count(max_host_bytes)
-    transfer = {"num_threads": thread_count(num_thread), "helper": native_helper(helper) if use_pinmem else None}
+    transfer = {"num_threads": thread_count(num_thread), "helper": helper_of_several(helper, use_pinmem)}
     models = open_safetensors(file, use_direct_io, use_cipher, key, iv)
     selection = models.select(names)
     window_bytes = max(_MIN_WINDOW_BYTES, *(model.window_bytes() for model in models.native))

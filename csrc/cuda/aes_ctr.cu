@@ -20,8 +20,6 @@
 // memory that we allocate, nor in shared memory, which holds what every AES has. The driver's copies for the launch can be
 // neither wiped nor timed by us: it uses that memory again for later launches. A launch that is captured into a CUDA graph would
 // keep them for as long as the graph lives.
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <cstdint>
 
@@ -30,6 +28,7 @@
 #include "crypto/aes_ctr_range.h"
 #include "crypto/aes_tables.h"
 #include "cuda/aes_ctr.h"
+#include "cuda/status.h"
 
 namespace veturbo::cuda {
 
@@ -52,15 +51,6 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   crypto::xor_keystream(range, keys, BankedTables(memory, lane), uint64_t{blockIdx.x} * kThreads, uint64_t{gridDim.x} * kThreads,
                         threadIdx.x);
-}
-
-void check(cudaError_t status, const char* call) {
-  if (status == cudaSuccess) {
-    return;
-  }
-  cudaGetLastError();  // or PyTorch takes what is told here for a failure of whatever it launches next
-  const ErrorKind kind = status == cudaErrorMemoryAllocation ? ErrorKind::kOutOfMemory : ErrorKind::kIo;
-  throw Error(kind, concat(call, ": ", cudaGetErrorString(status)));
 }
 
 int attribute(cudaDeviceAttr which, int device) {

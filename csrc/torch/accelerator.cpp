@@ -3,9 +3,9 @@
 #include <ATen/Functions.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/StreamGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "base/align.h"
@@ -23,24 +23,12 @@ namespace {
 
 constexpr uint64_t kSlotAlignment = 4096;
 constexpr int kSlotsPerThread = 2;  // one is read into while the other is copied from
+// While the bytes of a chunk are decrypted on one stream, those of another are copied on the next.
+constexpr size_t kStreams = 2;
 
-// A stream of its own for the copies to and from a device, behind all that the caller has queued there: memory that the allocator
-// hands out may still be in use by earlier work of the caller's stream, and tensors to be saved may still be computed on it.
-c10::Stream make_copy_stream(at::Device device) {
-  const c10::impl::VirtualGuardImpl backend(device.type());
-  const c10::Stream copies = backend.getStreamFromGlobalPool(device, /*isHighPriority=*/false);
-  c10::Event event(device.type());
-  event.record(backend.getStream(device));
-  event.block(copies);
-  return copies;
-}
-
-void synchronize(const c10::Stream& stream) noexcept {
-  try {
-    stream.synchronize();
-  } catch (...) {
-    // A device that has failed copies no more.
-  }
+// Of the first tensor that is on one.
+at::Device device_of(const std::vector<at::Tensor>& tensors) {
+  return std::find_if(tensors.begin(), tensors.end(), [](const at::Tensor& tensor) { return !tensor.is_cpu(); })->device();
 }
 
 #ifdef VETURBO_WITH_CUDA
@@ -75,9 +63,10 @@ class DeviceCopier final : public engine::AsyncCopier {
  public:
   DeviceCopier(at::Device device, std::vector<DeviceTarget> targets, size_t num_slots, size_t slot_bytes, Pinning pinning,
                const OptionalHelper& helper)
-      : targets_(std::move(targets)),
-        stream_(make_copy_stream(device)),
-        staging_(static_cast<int64_t>(num_slots * slot_bytes), pinning, helper) {
+      : targets_(std::move(targets)), staging_(device, num_slots, static_cast<int64_t>(slot_bytes), pinning, helper) {
+    for (size_t i = 0; i < std::min(kStreams, num_slots); ++i) {
+      streams_.emplace_back(device);
+    }
     for (size_t i = 0; i < num_slots; ++i) {
       events_.emplace_back(device.type());
     }
@@ -88,26 +77,27 @@ class DeviceCopier final : public engine::AsyncCopier {
     }
   }
 
-  ~DeviceCopier() override { synchronize(stream_); }
-
-  std::byte* staging() const { return static_cast<std::byte*>(staging_.tensor().data_ptr()); }
+  std::vector<std::span<std::byte>> slots() const { return staging_.slots(); }
 
   void start(size_t slot, std::span<const engine::Segment> segments, std::span<const std::byte> bytes) override {
     // Worker threads do not have the caller's modes; in this one tensors made under any of them may be written.
     const c10::InferenceMode inference;
-    const c10::StreamGuard guard(stream_);
-    int64_t position = bytes.data() - staging();
+    const c10::Stream stream = streams_[slot % streams_.size()].get();
+    const c10::StreamGuard guard(stream);
+    const StagingSlot& staging = staging_[slot];
+    staging.block->pin();
+    int64_t position = bytes.data() - static_cast<const std::byte*>(staging.tensor.const_data_ptr());
     for (const engine::Segment& segment : segments) {
       const int64_t size = static_cast<int64_t>(segment.size);
       const DeviceTarget& target = targets_[segment.target];
       const at::Tensor bytes = target.bytes.narrow(0, static_cast<int64_t>(segment.target_offset), size);
-      bytes.copy_(staging_.tensor().narrow(0, position, size), /*non_blocking=*/true);
+      bytes.copy_(staging.tensor.narrow(0, position, size), /*non_blocking=*/true);
       if (target.cipher != nullptr) {
-        decrypters_.at(target.cipher).start(bytes, segment.file_offset, stream_);
+        decrypters_.at(target.cipher).start(bytes, segment.file_offset, stream);
       }
       position += size;
     }
-    events_[slot].record(stream_);
+    events_[slot].record(stream);
   }
 
   bool is_done(size_t slot) override { return events_[slot].query(); }
@@ -115,10 +105,10 @@ class DeviceCopier final : public engine::AsyncCopier {
 
  private:
   std::vector<DeviceTarget> targets_;
-  c10::Stream stream_;
   StagingMemory staging_;
   std::vector<c10::Event> events_;  // one a slot
   std::map<const engine::Cipher*, DeviceDecrypter> decrypters_;
+  std::deque<CopyStream> streams_;  // last: until they have come to their ends, the device uses all of the above
 };
 
 }  // namespace
@@ -145,11 +135,7 @@ std::unique_ptr<engine::ChunkSink> make_device_sink(at::Device device, std::vect
   const uint64_t most = std::max<uint64_t>(1, std::min<uint64_t>(max_staging_bytes / slot_bytes, num_chunks));
   const size_t num_slots = std::min<uint64_t>(most, static_cast<uint64_t>(std::max(num_threads, 1)) * kSlotsPerThread);
   auto copier = std::make_unique<DeviceCopier>(device, std::move(targets), num_slots, slot_bytes, pinning, helper);
-  std::vector<std::span<std::byte>> slots;
-  slots.reserve(num_slots);
-  for (size_t i = 0; i < num_slots; ++i) {
-    slots.emplace_back(copier->staging() + i * slot_bytes, slot_bytes);
-  }
+  std::vector<std::span<std::byte>> slots = copier->slots();
   return std::make_unique<engine::StagingSink>(std::move(slots), std::move(copier));
 }
 
@@ -160,19 +146,13 @@ int DeviceSource::max_workers(const engine::Plan& plan) {
 DeviceSource::DeviceSource(std::vector<at::Tensor> targets, const engine::Plan& plan, int num_threads,
                            const OptionalHelper& helper)
     : targets_(std::move(targets)),
-      streams_([](at::Device a, at::Device b) { return std::pair(a.type(), a.index()) < std::pair(b.type(), b.index()); }),
-      slot_bytes_(static_cast<int64_t>(slot_size(plan))),
-      staging_(slot_bytes_ * std::max(num_threads, 1), Pinning::kPinned, helper) {
+      staging_(device_of(targets_), static_cast<size_t>(std::max(num_threads, 1)), static_cast<int64_t>(slot_size(plan)),
+               Pinning::kPinned, helper),
+      streams_([](at::Device a, at::Device b) { return std::pair(a.type(), a.index()) < std::pair(b.type(), b.index()); }) {
   for (const at::Tensor& target : targets_) {
-    if (!target.is_cpu() && !streams_.contains(target.device())) {
-      streams_.emplace(target.device(), make_copy_stream(target.device()));
+    if (!target.is_cpu()) {
+      streams_.try_emplace(target.device(), target.device());
     }
-  }
-}
-
-DeviceSource::~DeviceSource() {
-  for (const auto& [device, stream] : streams_) {
-    synchronize(stream);
   }
 }
 
@@ -180,7 +160,7 @@ void DeviceSource::fetch(size_t worker, const engine::Chunk&, std::span<const en
                          engine::ConstSpans& memory) {
   const c10::InferenceMode inference;
   std::vector<c10::Stream> used;
-  int64_t position = static_cast<int64_t>(worker) * slot_bytes_;
+  int64_t position = 0;
   for (const engine::Segment& segment : segments) {
     const int64_t size = static_cast<int64_t>(segment.size);
     const at::Tensor bytes = targets_[segment.target].narrow(0, static_cast<int64_t>(segment.target_offset), size);
@@ -188,9 +168,10 @@ void DeviceSource::fetch(size_t worker, const engine::Chunk&, std::span<const en
       memory.emplace_back(static_cast<const std::byte*>(bytes.const_data_ptr()), segment.size);
       continue;
     }
-    const c10::Stream stream = streams_.at(bytes.device());
+    const c10::Stream stream = streams_.at(bytes.device()).get();
     const c10::StreamGuard guard(stream);
-    const at::Tensor slot = staging_.tensor().narrow(0, position, size);
+    staging_[worker].block->pin();
+    const at::Tensor slot = staging_[worker].tensor.narrow(0, position, size);
     slot.copy_(bytes, /*non_blocking=*/true);
     memory.emplace_back(static_cast<const std::byte*>(slot.const_data_ptr()), segment.size);
     position += size;

@@ -11,7 +11,9 @@
 #include "engine/cipher.h"
 #include "engine/save.h"
 #include "engine/staging.h"
+#include "torch/copy_stream.h"
 #include "torch/io_helper.h"
+#include "torch/staging_memory.h"
 
 // Loads into and saves from memory that only a device reaches, for every device that PyTorch has streams, events and copies for.
 namespace veturbo {
@@ -46,16 +48,15 @@ class DeviceSource final : public engine::ChunkSource {
 
   // One a target, as bytes.
   DeviceSource(std::vector<at::Tensor> targets, const engine::Plan& plan, int num_threads, const OptionalHelper& helper);
-  ~DeviceSource() override;
 
   void fetch(size_t worker, const engine::Chunk& chunk, std::span<const engine::Segment> segments,
              engine::ConstSpans& memory) override;
 
  private:
   std::vector<at::Tensor> targets_;
-  std::map<at::Device, c10::Stream, bool (*)(at::Device, at::Device)> streams_;
-  int64_t slot_bytes_;
   StagingMemory staging_;
+  // Last: until they have come to their ends, the devices use the above.
+  std::map<at::Device, CopyStream, bool (*)(at::Device, at::Device)> streams_;
 };
 
 }  // namespace veturbo

@@ -1,37 +1,32 @@
 #include "torch/io_helper.h"
 
 #include <ATen/Context.h>
-#include <ATen/Functions.h>
 #include <ATen/core/CachingHostAllocator.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
-#include "base/align.h"
+#include "torch/staging_memory.h"
 
 namespace veturbo {
 
 namespace {
 
-at::Tensor allocate_bytes(int64_t bytes, Pinning pinning) {
-  // PyTorch's pinned memory comes in whole pages; pageable memory may begin anywhere, so a page more is asked for.
-  const c10::InferenceMode inference;
-  if (pinning == Pinning::kPinned) {
-    return at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true));
-  }
-  const int64_t page = static_cast<int64_t>(page_size());
-  const at::Tensor memory = at::empty({bytes + page}, at::TensorOptions(at::kByte));
-  const int64_t misplaced = static_cast<int64_t>(reinterpret_cast<uintptr_t>(memory.data_ptr()) % page_size());
-  return memory.narrow(0, (page - misplaced) % page, bytes);
-}
-
 // PyTorch keeps pinned memory that is given back pinned for later.
-void unpin_what_is_free() {
-  at::getHostAllocator(at::getAccelerator(/*checked=*/true).value())->empty_cache();
+void free_and_unpin(StagingSlots slots) {
+  const bool torch_keeps =
+      std::any_of(slots.begin(), slots.end(), [](const StagingSlot& slot) { return slot.block->is_torchs(); });
+  slots.clear();
+  if (torch_keeps) {
+    at::getHostAllocator(at::getAccelerator(/*checked=*/true).value())->empty_cache();
+  }
 }
 
 }  // namespace
+
+IOHelper::IOHelper() = default;
+IOHelper::~IOHelper() = default;
 
 int64_t IOHelper::bytes() const {
   std::lock_guard lock(mutex_);
@@ -39,81 +34,69 @@ int64_t IOHelper::bytes() const {
 }
 
 void IOHelper::release() {
-  std::vector<at::Tensor> memory;
+  StagingSlots slots;
   {
     std::lock_guard lock(mutex_);
-    memory = std::exchange(free_, {});
-    for (const at::Tensor& tensor : memory) {
-      bytes_ -= tensor.numel();
-    }
+    slots = std::exchange(free_, {});
+    forget(slots);
     ++generation_;
   }
-  if (!memory.empty()) {
-    memory.clear();
-    unpin_what_is_free();
-  }
+  free_and_unpin(std::move(slots));
 }
 
-at::Tensor IOHelper::take(int64_t bytes) {
-  std::vector<at::Tensor> small;
+StagingSlots IOHelper::take(c10::Device device, size_t num_slots, int64_t slot_bytes, uint64_t& generation) {
+  StagingSlots taken;
+  StagingSlots small;
   {
     std::lock_guard lock(mutex_);
-    const auto fits = [bytes](const at::Tensor& memory) { return memory.numel() >= bytes; };
-    const auto found = std::find_if(free_.begin(), free_.end(), fits);
-    if (found != free_.end()) {
-      at::Tensor memory = std::move(*found);
-      free_.erase(found);
-      return memory;
+    generation = generation_;
+    const auto fitting = std::partition(free_.begin(), free_.end(),
+                                        [slot_bytes](const StagingSlot& slot) { return slot.tensor.numel() < slot_bytes; });
+    const auto first = free_.end() - std::min<ptrdiff_t>(static_cast<ptrdiff_t>(num_slots), free_.end() - fitting);
+    taken.assign(std::move_iterator(first), std::move_iterator(free_.end()));
+    free_.erase(first, free_.end());
+    if (taken.size() == num_slots) {
+      return taken;
     }
     // What is too small now would be too small again for the same model: it makes room for what fits.
     small = std::exchange(free_, {});
-    for (const at::Tensor& memory : small) {
-      bytes_ -= memory.numel();
-    }
+    forget(small);
   }
-  if (!small.empty()) {
-    small.clear();
-    unpin_what_is_free();
-  }
-  at::Tensor memory = allocate_bytes(bytes, Pinning::kPinned);
-  std::lock_guard lock(mutex_);
-  bytes_ += memory.numel();
-  return memory;
-}
-
-void IOHelper::give(at::Tensor memory, uint64_t generation) {
-  {
+  try {
+    free_and_unpin(std::move(small));
+    StagingSlots made = make_slots(device, num_slots - taken.size(), slot_bytes, Pinning::kPinned);
     std::lock_guard lock(mutex_);
-    if (generation == generation_) {
-      free_.push_back(std::move(memory));
-      return;
+    for (StagingSlot& slot : made) {
+      bytes_ += slot.tensor.numel();
+      taken.push_back(std::move(slot));
     }
-    bytes_ -= memory.numel();
+  } catch (...) {
+    give(std::move(taken), generation);
+    throw;
   }
-  memory.reset();
-  unpin_what_is_free();
+  return taken;
 }
 
-StagingMemory::StagingMemory(int64_t bytes, Pinning pinning, const OptionalHelper& helper) {
-  if (!helper || pinning == Pinning::kPageable) {
-    tensor_ = allocate_bytes(bytes, pinning);
-    return;
+void IOHelper::give(StagingSlots slots, uint64_t generation) noexcept {
+  try {
+    {
+      std::lock_guard lock(mutex_);
+      if (generation == generation_) {
+        std::move(slots.begin(), slots.end(), std::back_inserter(free_));
+        return;
+      }
+      forget(slots);
+    }
+    free_and_unpin(std::move(slots));
+  } catch (...) {
+    // A device that has failed unpins no more.
   }
-  helper_ = *helper;
-  {
-    std::lock_guard lock(helper_->mutex_);
-    generation_ = helper_->generation_;
-  }
-  tensor_ = helper_->take(bytes);
 }
 
-StagingMemory::~StagingMemory() {
-  if (helper_) {
-    try {
-      helper_->give(std::move(tensor_), generation_);
-    } catch (...) {
-      // A device that has failed unpins no more.
-    }
+// With the mutex held: they are held no longer.
+void IOHelper::forget(const StagingSlots& slots) {
+  for (const StagingSlot& slot : slots) {
+    bytes_ -= slot.tensor.numel();
   }
 }
 

@@ -16,6 +16,7 @@
 #include "storage/readable_file.h"
 #include "torch/cipher.h"
 #include "torch/io_helper.h"
+#include "torch/staging_memory.h"
 
 namespace veturbo {
 

@@ -306,12 +306,16 @@ def test_several_files_into_tensors_on_the_cpu_and_two_devices(tmp_path: Path, d
     assert_all_same(targets, expected)
 
 
-def test_the_tensors_of_a_stream(tmp_path: Path, device: torch.device) -> None:
+def test_the_tensors_of_a_stream_come_through_staging_memory_of_its_own(
+    tmp_path: Path, accelerator: FakeAccelerator, device: torch.device
+) -> None:
     expected = several_files(tmp_path)
     seen = {}
     for name, tensor in veturboio.stream(tmp_path, device, max_host_bytes=8 * CHUNK):
         assert tensor.device == device
+        assert accelerator.counter("pinned_blocks_lent") > 0
         seen[name] = tensor
+    assert accelerator.counter("pinned_blocks_lent") == 0
     assert_all_same(seen, expected)
 
 

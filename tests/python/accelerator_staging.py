@@ -124,3 +124,17 @@ def test_the_result_of_a_load_keeps_no_staging_memory(
     loaded = veturboio.load(model[0], device)
     assert accelerator.counter("pinned_blocks_lent") == 0
     assert_all_same(loaded, model[1])
+
+
+def test_a_reader_keeps_its_staging_memory_until_it_is_closed(
+    model: tuple[str, dict[str, torch.Tensor]], accelerator: FakeAccelerator, device: torch.device
+) -> None:
+    path, expected = model
+    reader = veturboio.open(path, device)
+    assert_all_same(reader.tensors(), expected)
+    held = accelerator.counter("pinned_bytes")
+    assert accelerator.counter("pinned_blocks_lent") > 0
+    assert_all_same(reader.tensors(), expected)
+    assert accelerator.counter("pinned_bytes") == held
+    reader.close()
+    assert accelerator.counter("pinned_blocks_lent") == 0

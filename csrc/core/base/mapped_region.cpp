@@ -108,6 +108,17 @@ void MappedRegion::remove_user(uint64_t offset, uint64_t size) noexcept {
   });
 }
 
+void touch_huge_pages(std::span<std::byte> memory) noexcept {
+  for (size_t at = 0; at < memory.size();) {
+    const_cast<volatile std::byte&>(memory[at]) = std::byte{0};
+    at += kHugePageSize - reinterpret_cast<uintptr_t>(&memory[at]) % kHugePageSize;
+  }
+}
+
+void MappedRegion::wipe_on_fork() noexcept {
+  ::madvise(data_, align_up(size_, page_size()), MADV_WIPEONFORK);
+}
+
 void MappedRegion::discard(uint64_t offset, uint64_t size) noexcept {
   const uint64_t begin = align_up(offset, page_size());
   const uint64_t end = align_down(offset + size, page_size());

@@ -35,6 +35,10 @@ class MappedRegion {
   void add_user(uint64_t offset, uint64_t size);
   void remove_user(uint64_t offset, uint64_t size) noexcept;
 
+  // Of an anonymous region: a child process finds zeros here. Where a device copies from memory by itself, a child that shared
+  // its pages would have the parent write to others, which the device does not know of.
+  void wipe_on_fork() noexcept;
+
   // Gives the pages that lie wholly within [offset, offset + size) back to the system. Their content is lost.
   void discard(uint64_t offset, uint64_t size) noexcept;
 
@@ -46,5 +50,9 @@ class MappedRegion {
   // For each huge page how many users begin or end in it.
   std::unique_ptr<std::atomic<uint32_t>[]> users_;
 };
+
+// Has the system put pages behind fresh memory, by writing a byte to each of its huge pages. A read() into memory that has none
+// yet does it as well, but under a lock of the whole process, which a thread that is being started has to wait for (Linux 6.4).
+void touch_huge_pages(std::span<std::byte> memory) noexcept;
 
 }  // namespace veturbo

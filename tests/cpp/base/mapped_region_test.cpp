@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <vector>
@@ -101,6 +103,23 @@ TEST(MappedRegion, KeepsAHugePageInWhichAnotherUserBeginsOrEnds) {
   EXPECT_EQ(kept(region), std::vector<bool>(2 * kHugePageSize / page_size(), false));
 }
 
+TEST(MappedRegion, IsEmptyInAChildProcessIfItIsToBe) {
+  for (const uint64_t size : {uint64_t{5000}, 2 * kHugePageSize}) {
+    MappedRegion region = MappedRegion::anonymous(size);
+    std::fill_n(region.data(), size, std::byte{1});
+    region.wipe_on_fork();
+    const pid_t child = ::fork();
+    ASSERT_NE(child, -1);
+    if (child == 0) {
+      ::_exit(std::count(region.data(), region.data() + size, std::byte{0}) == static_cast<ptrdiff_t>(size) ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0) << size;
+    EXPECT_EQ(std::count(region.data(), region.data() + size, std::byte{1}), static_cast<ptrdiff_t>(size));
+  }
+}
+
 TEST(MappedRegion, OfAFileKeepsWritesToItself) {
   const testing::TemporaryDirectory directory;
   testing::write_text(directory / "file", "before");
@@ -126,6 +145,22 @@ TEST(MappedRegion, RefusesWhatNoMachineHas) {
   const Error error = testing::error_of([] { MappedRegion::anonymous(UINT64_MAX / 2); });
   EXPECT_EQ(error.kind(), ErrorKind::kOutOfMemory);
   EXPECT_EQ(testing::error_of([] { MappedRegion::anonymous(UINT64_MAX); }).kind(), ErrorKind::kOutOfMemory);
+}
+
+TEST(TouchHugePages, WritesToOneByteOfEach) {
+  const MappedRegion region = MappedRegion::anonymous(3 * kHugePageSize);
+  for (const uint64_t begin : {uint64_t{0}, uint64_t{5}, kHugePageSize - 1}) {
+    std::fill_n(region.data(), region.size(), std::byte{1});
+    touch_huge_pages(std::span(region.data(), region.size() - 1).subspan(begin));
+    std::vector<uint64_t> touched;
+    for (uint64_t at = 0; at < region.size(); ++at) {
+      if (region.data()[at] == std::byte{0}) {
+        touched.push_back(at);
+      }
+    }
+    EXPECT_EQ(touched, (std::vector<uint64_t>{begin, kHugePageSize, 2 * kHugePageSize}));
+  }
+  touch_huge_pages({});
 }
 
 }  // namespace

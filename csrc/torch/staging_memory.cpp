@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "base/align.h"
@@ -23,12 +24,17 @@ constexpr int64_t kBlockBytes = int64_t{64} << 20;
 
 #ifdef VETURBO_WITH_CUDA
 
+// Whether the system has once not let us: then PyTorch's pinned memory serves.
+std::atomic<bool> registration_fails = false;
+
 bool registers(at::Device device) {
-  return device.is_cuda();
+  return device.is_cuda() && !registration_fails;
 }
 
 bool register_memory(const at::Tensor& memory) {
-  return cuda::pin(memory.data_ptr(), memory.nbytes());
+  const bool done = cuda::pin(memory.data_ptr(), memory.nbytes());
+  registration_fails = registration_fails || !done;
+  return done;
 }
 
 void unregister_memory(const at::Tensor& memory) {

@@ -19,8 +19,8 @@ enum class Pinning { kPageable, kPinned };
 //
 // For CUDA it is pinned by who first uses one of them, when pages are there already: pinned as it is allocated (cudaHostAlloc,
 // which PyTorch calls), memory costs 0.4 ms a MiB on an H200's machine, in one thread, while nothing else is done; to register
-// huge pages that have been written to costs 0.03. Each call costs as well, so it is one for a block. A copy from memory that the
-// system does not let us pin works, too, but is waited for.
+// huge pages that have been written to costs 0.03. Each call costs as well, so it is one for a block. Where the system does not
+// let us, copies work, too, but are waited for, and blocks made later are PyTorch's.
 class StagingBlock {
  public:
   StagingBlock(at::Device device, int64_t bytes, Pinning pinning);

@@ -1,8 +1,8 @@
 // AES-CTR on a GPU. The arithmetic is in csrc/core/crypto, where the CPU's tests reach it; here are the launch and the memory.
 //
-// How fast: 644 GB/s with a key of 128 bits and 503 with one of 256 on an H200 (2.2 GB in place). That is 0.9 of what the machine code
-// lets one expect: what nvcc 13.0 makes for sm_90 (32 registers, nothing spilled) runs for 16 bytes of each of a warp's 32 threads,
-// with a key of 128 bits (256 bits):
+// How fast: 644 GB/s with a key of 128 bits and 503 with one of 256 on an H200 (2.2 GB in place). That is 0.9 of what the machine
+// code lets one expect: what nvcc 13.0 makes for sm_90 (32 registers, nothing spilled) runs for 16 bytes of each of a warp's 32
+// threads, with a key of 128 bits (256 bits):
 //
 //   601 (806) instructions in all        four schedulers start one each a cycle:        150 (202) cycles of a multiprocessor
 //   160 (224) loads from shared memory   one a cycle, as no two threads share a bank:   160 (224)

@@ -108,13 +108,6 @@ void MappedRegion::remove_user(uint64_t offset, uint64_t size) noexcept {
   });
 }
 
-void touch_huge_pages(std::span<std::byte> memory) noexcept {
-  for (size_t at = 0; at < memory.size();) {
-    const_cast<volatile std::byte&>(memory[at]) = std::byte{0};
-    at += kHugePageSize - reinterpret_cast<uintptr_t>(&memory[at]) % kHugePageSize;
-  }
-}
-
 void MappedRegion::wipe_on_fork() noexcept {
   ::madvise(data_, align_up(size_, page_size()), MADV_WIPEONFORK);
 }

@@ -51,8 +51,4 @@ class MappedRegion {
   std::unique_ptr<std::atomic<uint32_t>[]> users_;
 };
 
-// Has the system put pages behind fresh memory, by writing a byte to each of its huge pages. A read() into memory that has none
-// yet does it as well, but under a lock of the whole process, which a thread that is being started has to wait for (Linux 6.4).
-void touch_huge_pages(std::span<std::byte> memory) noexcept;
-
 }  // namespace veturbo

@@ -4,8 +4,6 @@
 #include <numeric>
 #include <utility>
 
-#include "base/mapped_region.h"
-
 namespace veturbo::engine {
 
 namespace {
@@ -15,15 +13,12 @@ constexpr uint64_t kSlotAlignment = 4096;
 }  // namespace
 
 StagingSink::StagingSink(std::vector<std::span<std::byte>> slots, std::unique_ptr<AsyncCopier> copier)
-    : slots_(std::move(slots)), touched_(slots_.size()), copier_(std::move(copier)), free_(slots_.size()) {
+    : slots_(std::move(slots)), copier_(std::move(copier)), free_(slots_.size()) {
   std::iota(free_.rbegin(), free_.rend(), size_t{0});
 }
 
 size_t StagingSink::acquire(const Chunk& chunk, std::span<const Segment> segments, Spans& memory) {
   const size_t slot = take_slot();
-  if (!std::exchange(touched_[slot], true)) {
-    touch_huge_pages(slots_[slot]);
-  }
   std::span<std::byte> rest = bytes_in_slot(chunk, slot);
   for (const Segment& segment : segments) {
     memory.push_back(rest.first(segment.size));

@@ -2,7 +2,6 @@
 
 #include <condition_variable>
 #include <cstddef>
-#include <cstdint>
 #include <deque>
 #include <exception>
 #include <memory>
@@ -48,7 +47,6 @@ class StagingSink final : public ChunkSink {
   std::span<std::byte> bytes_in_slot(const Chunk& chunk, size_t slot) const;
 
   std::vector<std::span<std::byte>> slots_;
-  std::vector<uint8_t> touched_;  // of each slot whether it has been used; each is only looked at by who has that slot
   std::unique_ptr<AsyncCopier> copier_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -147,21 +147,5 @@ TEST(MappedRegion, RefusesWhatNoMachineHas) {
   EXPECT_EQ(testing::error_of([] { MappedRegion::anonymous(UINT64_MAX); }).kind(), ErrorKind::kOutOfMemory);
 }
 
-TEST(TouchHugePages, WritesToOneByteOfEach) {
-  const MappedRegion region = MappedRegion::anonymous(3 * kHugePageSize);
-  for (const uint64_t begin : {uint64_t{0}, uint64_t{5}, kHugePageSize - 1}) {
-    std::fill_n(region.data(), region.size(), std::byte{1});
-    touch_huge_pages(std::span(region.data(), region.size() - 1).subspan(begin));
-    std::vector<uint64_t> touched;
-    for (uint64_t at = 0; at < region.size(); ++at) {
-      if (region.data()[at] == std::byte{0}) {
-        touched.push_back(at);
-      }
-    }
-    EXPECT_EQ(touched, (std::vector<uint64_t>{begin, kHugePageSize, 2 * kHugePageSize}));
-  }
-  touch_huge_pages({});
-}
-
 }  // namespace
 }  // namespace veturbo

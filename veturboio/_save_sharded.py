@@ -104,7 +104,7 @@ def save_sharded(
         file: with_aliases(texts, {alias: kept for alias, kept in dropped.items() if file_of[kept] == file}) for file in shards
     }
     index = f"{name}{FILE_SUFFIX}{INDEX_SUFFIX}"
-    helper = helper or init_io_helper()
+    helper = init_io_helper() if helper is None else helper
     with closing(_Place(directory, name)) as place:
         # Where an old index cannot be removed it would go on to stand for the old model.
         has_index = len(shards) > 1 or (not place.is_local and exists(place.path(index)))

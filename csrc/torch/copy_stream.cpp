@@ -28,10 +28,6 @@ CopyStream::OwnStream CopyStream::make_own(c10::Device device) {
   return {device.is_cuda() ? cuda::create_stream() : nullptr, Destroy{device}};
 }
 
-c10::Stream CopyStream::as_torchs(c10::Device device) const {
-  return c10::cuda::getStreamFromExternal(own_.get(), device.index()).unwrap();
-}
-
 #else
 
 void CopyStream::Destroy::operator()(CUstream_st*) const noexcept {}
@@ -40,16 +36,18 @@ CopyStream::OwnStream CopyStream::make_own(c10::Device device) {
   return {nullptr, Destroy{device}};
 }
 
-c10::Stream CopyStream::as_torchs(c10::Device device) const {
-  return c10::Stream(c10::Stream::DEFAULT, device);
-}
-
 #endif
 
-CopyStream::CopyStream(c10::Device device)
-    : own_(make_own(device)),
-      stream_(own_ ? as_torchs(device)
-                   : c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/false)) {
+c10::Stream CopyStream::as_torchs(c10::Device device) const {
+#ifdef VETURBO_WITH_CUDA
+  if (own_) {
+    return c10::cuda::getStreamFromExternal(own_.get(), device.index()).unwrap();
+  }
+#endif
+  return c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/false);
+}
+
+CopyStream::CopyStream(c10::Device device) : own_(make_own(device)), stream_(as_torchs(device)) {
   c10::Event event(device.type());
   event.record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
   event.block(stream_);

@@ -232,6 +232,9 @@ def _fill(
         for one in batch:
             one.target.copy_(loaded[one.stored])
         del loaded  # before the next are there
+    copied = [target for target, _ in repeated] + [one.target for one in converted]
+    for place in {target.device for target in copied if target.device.type != "cpu"}:
+        torch.accelerator.current_stream(place).synchronize()  # for every stream, as what was loaded is
     loaded = source.load([stored for _, stored in assigned], device)
     new += [(group, loaded[stored].view(group[0].tensor.shape)) for group, stored in assigned]
     for group, tensor in new:
